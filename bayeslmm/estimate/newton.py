@@ -336,7 +336,10 @@ NEGLIGIBLE_VARIANCE = 1e-3
 """Relative variances on standardized columns below this are not pivoted."""
 
 MAX_REORDERINGS = 6
-"""How often an order is chosen anew."""
+"""How often axes are chosen anew."""
+
+STRETCHED = 1e3
+"""A relative standard deviation from which its own size is the unit of its axis: its curvature would be lost beside that of others."""
 
 
 def minimise_criterion(problem: Problem, restricted: bool, start: Array, tolerance: float) -> Outcome[CriterionPoint]:
@@ -348,7 +351,7 @@ def minimise_criterion(problem: Problem, restricted: bool, start: Array, toleran
         if left and needs_pivoting(moved, own, x):
             moved, x = _pivot(problem, own, unrotated_x(moved, x))
         try:
-            outcome = _search_rotated(moved, problem, restricted, x, tolerance, own if left else ())
+            outcome = _search_rotated(moved, problem, restricted, x, tolerance, own if left else (), last=not left)
         except Interrupted as stopped:
             raise Interrupted(path + _unrotated_path(moved, problem, stopped.path)) from None
         path += _unrotated_path(moved, problem, outcome.path)
@@ -364,19 +367,24 @@ def _unrotated_path(moved: Problem, problem: Problem, path: tuple[tuple[Array, f
 
 
 def _search_rotated(
-    moved: Problem, problem: Problem, restricted: bool, x: Array, tolerance: float, own: Sequence[int]
+    moved: Problem, problem: Problem, restricted: bool, x: Array, tolerance: float, own: Sequence[int], *, last: bool
 ) -> Outcome[CriterionPoint]:
     """One search on the axes of `moved`, which ends where they are no longer in order."""
 
     def evaluate(x: Array) -> CriterionPoint:
         return moved.criterion.at_in_one_thread(x, restricted)
 
-    def leaving(x: Array) -> bool:
-        return needs_pivoting(moved, own, x)
-
     units = problem.axis_units
+    stretched = problem.has_rows and bool((np.abs(x) >= STRETCHED).any())
+    if stretched:
+        units = np.maximum(units, np.abs(x))
+
+    def leaving(x: Array) -> bool:
+        grown = problem.has_rows and not stretched and bool((np.abs(x) >= STRETCHED).any())
+        return not last and (grown or needs_pivoting(moved, own, x))
+
     if bool((units == 1.0).all()):
-        return minimise(evaluate, evaluate(x), tolerance, diverging=problem.is_diverging, leaving=leaving if own else None)
+        return minimise(evaluate, evaluate(x), tolerance, diverging=problem.is_diverging, leaving=leaving)
 
     def scaled(u: Array) -> _ScaledPoint:
         return _ScaledPoint(evaluate(u * units), units)
@@ -390,7 +398,7 @@ def _search_rotated(
             scaled(x / units),
             tolerance,
             diverging=lambda u: problem.is_diverging(u * units),
-            leaving=scaled_leaving if own else None,
+            leaving=scaled_leaving,
         )
     except Interrupted as stopped:
         raise Interrupted(tuple((u * units, value) for u, value in stopped.path)) from None

@@ -53,3 +53,24 @@ def test_the_gradient_holds_far_beyond_the_optimum() -> None:
     moves = np.concatenate([x * (1 + 1e-3 * np.eye(2)), x * (1 - 1e-3 * np.eye(2))])
     values = np.array([problem.criterion.at(move, True, order=0).value for move in moves])
     np.testing.assert_allclose(point.gradient * x, (values[:2] - values[2:]) / 2e-3, rtol=1e-2)
+
+
+@pytest.mark.parametrize("sd", [1e-5, 1e-7])
+@pytest.mark.parametrize("random", ["(1 | g) + (1 | h)", "(x | g) + (1 | h)"])
+def test_few_rows_of_crossed_effects_are_fitted_to_the_last_digits(random: str, sd: float) -> None:
+    rng = np.random.default_rng(0)
+    g, h, x = np.repeat(np.arange(6), 4), np.tile(np.arange(3), 8), rng.normal(size=24)
+    y = x + rng.normal(size=6)[g] + rng.normal(size=3)[h] + sd * rng.normal(size=24)
+    frame = pd.DataFrame({"y": y, "x": x, "a": g, "b": h, "g": g.astype(str), "h": h.astype(str)})
+    model = blm.LMM(f"y ~ x + {random}", frame, check="warn")
+    fit = model.fit()
+    assert fit.converged
+    for i, size in enumerate(fit.theta):
+        for share in (0.99, 1.01):
+            theta = fit.theta.copy()
+            theta[i] = share * size
+            assert model.criterion(theta) >= fit.criterion - 1e-7
+    if "(x" not in random:
+        assert fit.sigma == pytest.approx(residual_sd(frame), rel=1e-5)
+        # conditional modes leave the least-squares residuals with both factors fixed
+        assert float((fit.residuals() ** 2).sum()) == pytest.approx(fit.sigma**2 * 15, rel=1e-4)
