@@ -175,7 +175,7 @@ def differences(case: Drawn) -> Iterator[tuple[str, Any, Any]]:
     sets = order.normal(size=(3, len(case.new)))
     for label, fit, new in (("plain", plain, case.new), ("recoded", recoded, case.moved(case.new))):
         L = sets @ about.X(case.new)
-        rows = fit.design.encoding.fixed(new)[0]
+        rows = fit.design.encoding.encode_fixed(new)[0]
         table = fit.contrast(sets @ rows, df="asymptotic").frame
         yield f"{label} contrast", table["estimate"], L @ dense.alpha
         yield f"{label} contrast se", table["std_error"], np.sqrt(np.einsum("ij,jk,ik->i", L, dense.C, L))
