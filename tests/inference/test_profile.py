@@ -125,6 +125,22 @@ def test_profile_limits_take_the_unit_of_the_outcome(residual: str) -> None:
         np.testing.assert_allclose(limits(unit), limits(1.0), rtol=1e-4)
 
 
+@pytest.mark.parametrize("structure", ["car1", "sp_pow"])
+@pytest.mark.parametrize("method", ["wald", "profile"])
+def test_limits_of_a_power_of_distance_take_its_unit(method: str, structure: str) -> None:
+    rng, times = np.random.default_rng(0), np.array([0.0, 1.0, 2.0, 4.0])
+    root = np.linalg.cholesky(0.6 ** np.abs(np.subtract.outer(times, times)))
+    data = pd.DataFrame({"id": np.repeat(np.arange(20), 4), "time": np.tile(times, 20), "y": (rng.normal(size=(20, 4)) @ root.T).ravel()})
+
+    def limits(unit: float) -> np.ndarray:
+        fit = blm.LMM("y ~ 1", data.assign(time=data["time"] * unit), residual=f"{structure}(time | id)").fit()
+        table = fit.confint(method=method).set_index("term")
+        return unit * np.log(table.loc["rho", ["conf_low", "conf_high"]].to_numpy(float))
+
+    for unit in (1 / 365.25, 60.0):
+        np.testing.assert_allclose(limits(unit), limits(1.0), rtol=1e-4)
+
+
 def test_a_variance_of_zero_has_the_lower_limit_zero_and_says_so() -> None:
     frame = subjects()
     rng = np.random.default_rng(0)

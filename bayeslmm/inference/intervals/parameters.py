@@ -19,7 +19,7 @@ from bayeslmm.likelihood.structured.residual_covariance import residual_sets, si
 from bayeslmm.likelihood.structured.residual_structure import GroupedStructure
 from bayeslmm.results.random_effects import terms_by_group, told_columns, told_pairs
 
-Scale = Literal["log", "logit", "fisher", "plain"]
+Scale = Literal["log", "logit", "loglog", "fisher", "plain"]
 
 TAU_STEP = 1e-6
 """Step of the central differences of a parameter in tau: parameters are smooth and cost no evaluation of the criterion."""
@@ -32,12 +32,21 @@ SCALE_BY_KIND: dict[str, Scale] = {
     "nu": "log",
     "rho": "fisher",
     "gamma": "fisher",
+    "nugget": "logit",
 }
+
+POWERS_OF_DISTANCE = {"car1", "sp_pow"}
+"""Structures whose correlation is rho^distance: log(-log(rho)) moves by a constant where distances have another unit."""
 
 
 def own_kind(kind: str) -> str:
     """The kind of a parameter in its own structure, of which a product says that it is an inner one."""
     return own_kind(kind.removeprefix("inner_")) if kind.startswith("inner_") else kind
+
+
+def _scale_of(structure: str, kind: str) -> Scale:
+    factor = structure.split("@")[kind.count("inner_")]
+    return "loglog" if factor in POWERS_OF_DISTANCE and own_kind(kind) == "rho" else SCALE_BY_KIND.get(own_kind(kind), "plain")
 
 
 class CovarianceParameter(Protocol):
@@ -127,6 +136,21 @@ class VarianceParameter:
         return np.array([kernel.variance.natural(row)[self.k] for row in tau[:, :-1][:, kernel.variance_part]])
 
 
+@dataclass(frozen=True, slots=True)
+class ParameterOnScale:
+    """A parameter on its scale."""
+
+    inner: CovarianceParameter
+    scale: Scale = "plain"
+
+    @property
+    def term(self) -> str:
+        return self.inner.term
+
+    def values(self, problem: Problem, tau: Array) -> Array:
+        return np.asarray(_TO_SCALE[self.inner.scale](self.inner.values(problem, tau)))
+
+
 def sigma_of_tau(problem: Problem, tau: Array) -> Array:
     """sigma in the units of the data, as a fit reports it, (t,)."""
     unit = np.sqrt(problem.sigma2(1.0) * problem.design.weight_scale)
@@ -147,13 +171,13 @@ def parameter_value(parameter: CovarianceParameter, problem: Problem, tau: Array
 
 def parameter_unit(parameter: CovarianceParameter, problem: Problem, tau: Array) -> float:
     """A large value of a parameter in its own units: its size, or an sd or a variance of the errors where it is one; 1 of a correlation."""
-    if parameter.scale == "fisher":
+    if parameter.scale in ("fisher", "logit"):
         return 1.0
     # a parameter is a power of the unit of the outcome: twice the sigma tells which
     value, doubled = np.abs(parameter.values(problem, tau + np.outer([0.0, np.log(2.0)], np.arange(len(tau)) == len(tau) - 1)))
     degree = round(float(np.log2(doubled / value))) if 0.0 < value < np.inf else 1
     spread = float(sigma_of_tau(problem, tau[None])[0]) ** degree if degree else 0.0
-    return max(float(value), spread) if np.isfinite(value) else 1.0
+    return (max(float(value), spread) if np.isfinite(value) else 0.0) or 1.0
 
 
 def parameter_gradient(parameter: CovarianceParameter, problem: Problem, tau: Array) -> Array:
@@ -165,8 +189,20 @@ def parameter_gradient(parameter: CovarianceParameter, problem: Problem, tau: Ar
         return np.asarray((on_scale[: len(tau)] - on_scale[len(tau) :]) / (2.0 * np.diagonal(steps)))
 
 
-_TO_SCALE: dict[Scale, Callable[[Array], Array]] = {"log": np.log, "logit": logit, "fisher": np.arctanh, "plain": np.asarray}
-_FROM_SCALE: dict[Scale, Callable[[float], float]] = {"log": np.exp, "logit": expit, "fisher": np.tanh, "plain": float}
+_TO_SCALE: dict[Scale, Callable[[Array], Array]] = {
+    "log": np.log,
+    "logit": logit,
+    "loglog": lambda values: -np.log(-np.log(values)),
+    "fisher": np.arctanh,
+    "plain": np.asarray,
+}
+_FROM_SCALE: dict[Scale, Callable[[float], float]] = {
+    "log": np.exp,
+    "logit": expit,
+    "loglog": lambda value: np.exp(-np.exp(-value)),
+    "fisher": np.tanh,
+    "plain": float,
+}
 
 
 def to_scale(scale: Scale, value: float) -> float:
@@ -182,6 +218,8 @@ def from_scale(scale: Scale, value: float) -> float:
 
 def scale_speed(scale: Scale, value: float) -> float:
     """d(parameter) / d(parameter on its scale)."""
+    if scale == "loglog":
+        return -value * float(np.log(value)) if value > 0 else 0.0
     speeds = {"log": value, "logit": value * (1.0 - value), "fisher": 1.0 - value**2, "plain": 1.0}
     return speeds[scale]
 
@@ -211,7 +249,7 @@ def _errors(problem: Problem) -> Iterator[CovarianceParameter]:
     kernel, sets = problem.structured, residual_sets(problem)
     for g, own in enumerate(sets):
         for k, (name, parameter) in enumerate(zip(own.names, own.covariance.natural_parameters, strict=True)):
-            yield StructureParameter(name, g, k, SCALE_BY_KIND.get(own_kind(parameter.kind), "plain"))
+            yield StructureParameter(name, g, k, _scale_of(own.covariance.name, parameter.kind))
     if not sets:
         yield ErrorSd(sigma_name(problem))
     if kernel is not None:

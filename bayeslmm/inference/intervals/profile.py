@@ -25,6 +25,7 @@ from bayeslmm.estimate.estimate import Estimate, estimate, require_outcome
 from bayeslmm.inference.fixed_effects.degrees_of_freedom import pseudo_inverse
 from bayeslmm.inference.intervals.parameters import (
     CovarianceParameter,
+    ParameterOnScale,
     RandomCorrelation,
     RandomSd,
     Scale,
@@ -89,6 +90,7 @@ class ProfileCurve:
     """zeta of one parameter; points are kept in order of t.
 
     estimate, error : t^ and its standard error on `scale`; low, high : ends of the range; unit : what counts as a large change of t
+    along : the scale that t itself is on
     """
 
     term: str
@@ -101,10 +103,15 @@ class ProfileCurve:
     low: float
     high: float
     unit: float = 1.0
+    along: Scale = "plain"
     points: list[CurvePoint] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.points = [CurvePoint(self.estimate, 0.0, self.slice.start(self.tau), self.best)]
+
+    def value_at(self, t: float) -> float:
+        """The parameter's value at t."""
+        return from_scale(self.along, t)
 
     def at(self, t: float) -> CurvePoint:
         """The slice at t, evaluated once."""
@@ -361,11 +368,12 @@ def limits_frame(curves: Sequence[ProfileCurve], level: float, aliased: Sequence
     """`term, conf_low, conf_high`, notes in `attrs["notes"]`; aliased coefficients have none."""
     quantile = -float(ndtri(0.5 * (1.0 - require_level(level, "level"))))
     found = [(curve.limit(-quantile), curve.limit(quantile)) for curve in curves]
+    pairs = list(zip(curves, found, strict=True))
     frame = pd.DataFrame(
         {
             "term": [*(curve.term for curve in curves), *aliased],
-            "conf_low": [*(low.value for low, _ in found), *[np.nan] * len(aliased)],
-            "conf_high": [*(high.value for _, high in found), *[np.nan] * len(aliased)],
+            "conf_low": [*(curve.value_at(low.value) for curve, (low, _) in pairs), *[np.nan] * len(aliased)],
+            "conf_high": [*(curve.value_at(high.value) for curve, (_, high) in pairs), *[np.nan] * len(aliased)],
         }
     )
     frame.attrs["notes"] = tuple(limit.note for pair in found for limit in pair if limit.note)
@@ -419,14 +427,29 @@ def _choose_terms(terms: Names | None, known: Sequence[str], aliased: Sequence[s
     return asked
 
 
-def _parameter_curve(base: ProfileOrigin, parameter: CovarianceParameter) -> ProfileCurve:
+def _parameter_curve(base: ProfileOrigin, profiled: CovarianceParameter) -> ProfileCurve:
+    # a correlation at distance 1 may be any power of another: only its scale can be walked along
+    along = profiled.scale == "loglog"
+    parameter = ParameterOnScale(profiled) if along else profiled
     value = parameter_value(parameter, base.problem, base.tau)
     error = standard_error(parameter, base.problem, base.tau, base.covariance)
     unit = parameter_unit(parameter, base.problem, base.tau)
     held: Constraint = constraint_of(base.problem, parameter, base.restricted, error if np.isfinite(error) and error > 0 else 1.0, unit)
     low = 0.0 if isinstance(parameter, RandomSd) else -1.0 if isinstance(parameter, RandomCorrelation) else -np.inf
     high = 1.0 if isinstance(parameter, RandomCorrelation) else np.inf
-    return ProfileCurve(parameter.term, held, parameter.scale, value, error, base.estimate.criterion, base.tau, low, high, unit)
+    return ProfileCurve(
+        parameter.term,
+        held,
+        parameter.scale,
+        value,
+        error,
+        base.estimate.criterion,
+        base.tau,
+        low,
+        high,
+        unit,
+        profiled.scale if along else "plain",
+    )
 
 
 def _coefficient_curve(base: ProfileOrigin, term: str, j: int) -> ProfileCurve:
@@ -475,7 +498,7 @@ def _points(curve: ProfileCurve | None) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "term": ["" if curve is None else curve.term] * len(points),
-            "value": [p.t for p in points],
+            "value": [] if curve is None else [curve.value_at(p.t) for p in points],
             "zeta": [p.zeta for p in points],
             "criterion": [p.value for p in points],
         }

@@ -150,8 +150,8 @@ SEARCHED_AGAIN = 2
 LAST_STEP_DECREASE = 3e-4
 """Predicted decrease at which the last Newton step is taken without another evaluation; what is left is a small part of it."""
 
-RANGE_ENDS = {"log": (-30.0, 30.0), "fisher": (-7.0, 7.0), "plain": (-np.inf, np.inf)}
-"""Where the end of a range is looked at on a scale on which it is infinitely far: a correlation of 1 - 2e-6; logarithms from a unit's."""
+RANGE_ENDS = {"log": 30.0, "logit": 30.0, "fisher": 7.0, "plain": np.inf}
+"""How far out on a scale the ends of a range are looked at, logarithms from that of a unit: a correlation of 1 - 2e-6."""
 
 MULTIPLIER_ROUNDS = 15
 """Multiplier updates of the augmented Lagrangian."""
@@ -376,9 +376,8 @@ class LagrangianConstraint:
         return tau
 
     def lowest(self, value: float, start: Array) -> ConstrainedMinimum:
-        origin = np.log(self.unit) if self.parameter.scale == "log" else 0.0
-        low, high = RANGE_ENDS[self.parameter.scale]
-        target = float(np.clip(to_scale(self.parameter.scale, value), origin + low, origin + high))
+        reach, origin = RANGE_ENDS[self.parameter.scale], np.log(self.unit) if self.parameter.scale == "log" else 0.0
+        target = float(np.clip(to_scale(self.parameter.scale, value), origin - reach, origin + reach))
         weight, multiplier, tau = 1e3 / self.error**2, 0.0, start
         for _ in range(MULTIPLIER_ROUNDS):
             tau = _descend(self._penalized_criterion(target, weight, multiplier), tau, 1e-8)[0]
