@@ -66,13 +66,14 @@ class PartitionedLMM(LMM):
         """
         text = self.arguments.formula if formula is None else update_formula(self.spec.formula, formula)
         arguments = self.arguments.change(text, dict(changes or {}))
-        if data is None and self.source is None:
+        source = self.source if data is None else data
+        if source is None:
             what = "the rows of the model are not kept in its file"
             raise SpecificationError(what, "update", "give data=, a frame or partitions")
-        if data is None or isinstance(data, Partitions | EngineTable):
-            return _read_partitions(arguments, self.source if data is None else data)
-        whole = isinstance(data, Mapping) or hasattr(data, "columns") or hasattr(data, "column_names")
-        return LMM.of(arguments, data) if whole and not is_dask(data) else _read_partitions(arguments, Partitions(data))
+        if isinstance(source, Partitions | EngineTable):
+            return _read_partitions(arguments, source)
+        whole = isinstance(source, Mapping) or hasattr(source, "columns") or hasattr(source, "column_names")
+        return LMM.of(arguments, source) if whole and not is_dask(source) else _read_partitions(arguments, Partitions(source))
 
 
 public_verbs(PartitionedLMM)

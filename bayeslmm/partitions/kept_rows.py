@@ -51,7 +51,8 @@ def gather_rows(spec: ModelSpec, partitions: Partitions) -> pd.DataFrame:
     filled = [frame for frame in frames if len(frame)]
     if not filled:
         raise EmptyDataError("the partitions have no rows", "", "give data with at least one row per parameter")
-    return pd.concat(filled, ignore_index=True)
+    rows: pd.DataFrame = pd.concat(filled, ignore_index=True)
+    return rows
 
 
 def _read_frames(columns: tuple[str, ...], number: int, frames: Iterable[Any]) -> list[pd.DataFrame]:

@@ -223,7 +223,7 @@ def anova(
         remedy = "1 (sequential), 2 or 3 (of the means over the other terms)"
         if hasattr(type, "criterion"):
             remedy = "write blm.lrt(one, other) to compare two fits"
-        elif type == "marginal":
+        elif str(type) == "marginal":
             remedy += "; nlme's are tests of a term's coefficients: fit.contrast([...]).joint"
         raise SpecificationError(f"unknown type of F tests {type!r:.60}", "type=", remedy)
     choice = check_options(df, vcov, information)
