@@ -240,7 +240,7 @@ def density_without(target: Density, out: Codes, label: str) -> Density:
     """
     problem = target.problem
     design = problem.design.take(np.setdiff1d(np.arange(problem.design.nobs), out))
-    _require_rank(target, design, label)
+    require_determined(target, design, label)
     kernel, fitted = problem.structured, None
     if kernel is not None and any(factor.covariate is None and factor.kind != "ident" for factor in problem.design.variance):
         whole = next(
@@ -270,7 +270,8 @@ def on_other_problem(target: Density, problem: Problem) -> Density:
     return replace(found, volume=target.volume, alpha=replace(target.alpha, problem=problem))
 
 
-def _require_rank(target: Density, design: Design, label: str) -> None:
+def require_determined(target: Density, design: Design, label: str) -> None:
+    """Raise InferenceError where the rows left, `design`, do not determine alpha under its flat priors; label : what was left out."""
     loose = [i for i, prior in enumerate(target.alpha.priors) if prior.family == "flat"]
     if not loose:
         return
@@ -334,7 +335,7 @@ def held_out_densities(post: PosteriorData, phi: Array, sets: list[Codes], names
     if found is not None:
         values, deficient = found
         for k in deficient:
-            _require_rank(target, post.design.take(np.setdiff1d(np.arange(post.design.nobs), sets[k])), names[k])
+            require_determined(target, post.design.take(np.setdiff1d(np.arange(post.design.nobs), sets[k])), names[k])
         return values
     values, full = np.empty((len(phi), len(sets))), log_likelihoods(target, phi)
     fast = DowndatedDensity(target, target.kernel) if isinstance(target.kernel, RandomEffectsKernel) else None

@@ -30,6 +30,8 @@ from bayeslmm.bayes.held_out import (
     log_likelihoods,
     log_mean,
     mean_densities,
+    predictive_densities,
+    require_determined,
 )
 from bayeslmm.bayes.log_posterior.density import BATCH_ELEMENTS, Density, with_solution
 from bayeslmm.bayes.sampling.importance import limit_of_k, resample_systematically, sample_importance, smooth_weights
@@ -82,8 +84,11 @@ REFIT_DRAWS = 2000
 EXACT_LEVELS = 60
 """The only grouping factor of a model with independent errors is refitted level by level when it has no more levels than this."""
 
-UNDETERMINED_LEVERAGE = 1e-9
-"""A row with a leverage nearer to 1 than this fixes a coefficient by itself."""
+NEARLY_ALONE = 1e-6
+"""A row whose leverage is nearer to 1 than this may fix a coefficient by itself."""
+
+LOST_SHARE = 1e-9
+"""Share of a row's own precision below which what all others leave of it is lost in rounding."""
 
 
 def leave_one_out(
@@ -196,8 +201,29 @@ def conditional_densities(post: PosteriorData, phi: Array, advance: Callable[[in
     With P = V^-1 - V^-1 X (X'V^-1 X + prior)^-1 X'V^-1 the density is normal with precision P_ii and error (P y)_i / P_ii; for independent
     errors P_ii = w_i (1 - w_i h_i) / sigma^2 with h_i the variance of the i-th prediction over sigma^2, so nothing of size n x n is formed.
     """
-    if post.problem.structured is not None:
-        return _structured_densities(post, phi, advance)
+    _require_every_row_determined(post)
+    structured = post.problem.structured is not None
+    out = _structured_densities(post, phi, advance) if structured else _independent_densities(post, phi, advance)
+    lost = np.flatnonzero(np.isnan(out).any(axis=0))
+    full = log_likelihoods(post.density, phi) if len(lost) else np.zeros(0)
+    for i in lost:
+        row = np.array([i])
+        out[:, i] = predictive_densities(post.density, density_without(post.density, row, f"row {i}"), phi, full)
+    return out
+
+
+def _require_every_row_determined(post: PosteriorData) -> None:
+    """Raise InferenceError for a row without which coefficients under a flat prior are not determined, whatever V is."""
+    loose = [i for i, prior in enumerate(post.density.alpha.priors) if prior.family == "flat"]
+    X = post.design.X[:, loose]
+    size = np.linalg.norm(X, axis=0)
+    leverage = (np.linalg.qr(X / np.where(size > 0, size, 1.0))[0] ** 2).sum(axis=1)
+    for i in np.flatnonzero(1.0 - leverage < NEARLY_ALONE):
+        require_determined(post.density, post.design.take(np.delete(np.arange(post.design.nobs), i)), f"row {i}")
+
+
+def _independent_densities(post: PosteriorData, phi: Array, advance: Callable[[int], None]) -> Array:
+    """As `conditional_densities`, NaN where digits are lost."""
     X, s = post.density.kernel_points(phi)
     out = np.empty((len(phi), post.design.nobs))
     with one_thread(post.problem.criterion.width):
@@ -217,18 +243,10 @@ def _densities_at_draw(post: PosteriorData, x: Array, s: float, phi: Array) -> A
 
 
 def _one_row_densities(precision: Array, share: Array, scores: Array) -> Array:
-    """log p(y_i | all other y) of P_ii, its share of the row's own precision, and (P y)_i, (..., n).
-
-    Raises InferenceError for a row without which alpha is not determined.
-    """
-    if np.any(share < UNDETERMINED_LEVERAGE):
-        i = int(np.argmin(share)) % share.shape[-1]
-        raise InferenceError(
-            f"without row {i} the coefficients are not determined, and under a flat prior nothing is predicted for it",
-            f"row {i}",
-            'give alpha a proper prior: priors=Priors(alpha="normal")',
-        )
-    return np.asarray(0.5 * (np.log(precision) - np.log(2.0 * np.pi) - scores**2 / precision))
+    """log p(y_i | all other y) of P_ii, its share of the row's own precision, and (P y)_i, (..., n); NaN where the share is lost."""
+    kept = share > LOST_SHARE
+    safe = np.where(kept, precision, 1.0)
+    return np.where(kept, 0.5 * (np.log(safe) - np.log(2.0 * np.pi) - scores**2 / safe), np.nan)
 
 
 def _independent_scores(post: PosteriorData, point: CriterionPoint) -> tuple[Array, Array, Array]:
@@ -248,7 +266,7 @@ def _independent_scores(post: PosteriorData, point: CriterionPoint) -> tuple[Arr
 
 
 def _structured_densities(post: PosteriorData, phi: Array, advance: Callable[[int], None]) -> Array:
-    """As `conditional_densities`: V^-1 in blocks, one for each kind of subject, at many draws at once."""
+    """As `conditional_densities`, NaN where digits are lost: V^-1 in blocks, one for each kind of subject, at many draws at once."""
     target, patterns, c = post.density, post.density.pooled, post.problem.standardization
     assert isinstance(patterns, PooledSubjectsKernel)
     (X, s), p, n = target.kernel_points(phi), post.problem.criterion.p, post.design.nobs

@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+from scipy import stats
 
 import bayeslmm as blm
 from bayeslmm.bayes.held_out import density_without, log_likelihoods, predictive_densities
 from bayeslmm.bayes.loo import conditional_densities
+from bayeslmm.bayes.posterior.predict import error_variance
+from bayeslmm.errors import InferenceError
 from tests.bayes import designs
 
 CHEAP = ["slopes", "crossed", "weights and offset", "related", "us errors", "ar1 errors", "spatial errors", "variance function"]
@@ -117,3 +121,40 @@ def test_a_density_over_other_rows_is_one_in_its_values_and_at_each_point(name: 
     less = density_without(post.density, np.arange(3), "rows")
     for phi in post.draws.phi[:2]:
         assert float(less.values(phi[None])[0]) == pytest.approx(less.at(phi).value, abs=1e-7)
+
+
+@pytest.mark.parametrize("variance", [None, "ident(arm)"])
+def test_a_row_alone_in_its_level_is_predicted_however_large_the_effects_are(variance: str | None) -> None:
+    """sd of g 100,000 times sigma: rows that only their level says something of are not without a prediction."""
+    rng = np.random.default_rng(4)
+    g = np.r_[np.repeat(np.arange(6), 5), 6:10]
+    frame = pd.DataFrame({"g": [f"g{k}" for k in g], "x": rng.normal(size=len(g)), "arm": np.where(rng.random(len(g)) < 0.5, "a", "b")})
+    frame["y"] = frame["x"] + 1e5 * rng.normal(size=10)[g] + rng.normal(size=len(g))
+    priors = blm.Priors(sd=("fixed", 1e5), sigma=("half_normal", 2.0))
+    post = blm.LMM("y ~ x + (1 | g)", frame, priors=priors, variance=variance, check="warn").sample(draws=8, chains=1, seed=1)
+    X, y, found = post.design.X, post.design.y, conditional_densities(post, post.draws.phi)
+    sds = np.sqrt(np.broadcast_to(error_variance(post), (post.size, len(y))))
+    for sd, own in zip(sds, found, strict=True):
+        for i in range(30, 34):
+            rest = np.flatnonzero(np.arange(len(y)) != i)
+            # deviations from the means of levels and the means, each by its own variance: nothing is lost in V
+            columns, means = np.column_stack([X, y])[rest] / sd[rest, None] ** 2, []
+            for k in np.unique(g[rest]):
+                mine = g[rest] == k
+                weight = (sd[rest][mine] ** -2.0).sum()
+                mean = columns[mine].sum(axis=0) / weight
+                columns[mine] = (np.column_stack([X, y])[rest][mine] - mean) / sd[rest][mine, None]
+                means.append(mean / np.sqrt(1e10 + 1.0 / weight))
+            rows = np.concatenate([columns, means])
+            root, alpha = np.linalg.qr(rows[:, :-1])[1], np.linalg.lstsq(rows[:, :-1], rows[:, -1])[0]
+            spread = np.linalg.norm(np.linalg.solve(root.T, X[i])) ** 2 + 1e10 + sd[i] ** 2
+            assert own[i] == pytest.approx(stats.norm(X[i] @ alpha, np.sqrt(spread)).logpdf(y[i]), abs=1e-4)
+
+
+@pytest.mark.parametrize("residual", [None, "ar1(1 | g)"])
+def test_a_row_that_fixes_a_coefficient_is_named(residual: str | None) -> None:
+    frame = designs.grouped().assign(once=(np.arange(48) == 17).astype(float))
+    model = {"formula": "y ~ x + once", "residual": residual} if residual else {"formula": "y ~ x + once + (1 | g)"}
+    post = blm.LMM(data=frame, check="warn", **model).sample(draws=8, chains=1, seed=1)
+    with pytest.raises(InferenceError, match="row 17"):
+        post.loo()
