@@ -251,7 +251,7 @@ def _terms_of_several(fit: Estimates) -> dict[str, Array]:
 
 def _sizes(method: str, terms: Mapping[str, Array], p_values: Array, alpha: float) -> pd.DataFrame:
     known = np.isfinite(p_values).all(axis=1)
-    count, hits = int(known.sum()), (p_values[known] < alpha).sum(axis=0)
+    count, hits = int(known.sum()), (p_values[known] < alpha).sum(axis=0, dtype=np.float64)
     low, high = _exact_limits(hits, count)
     df = [len(L) for L in terms.values()]
     size = hits / count if count else np.full(len(df), np.nan)
