@@ -209,8 +209,8 @@ def _check_bounded(problem: Problem) -> None:
 
 def _is_rounding(problem: Problem, point: CriterionPoint) -> bool:
     """Whether so small a residual variance is only rounding: the residuals themselves are larger than it says."""
-    if problem.structured is not None or not problem.design.terms or not problem.design.in_memory:
-        return False
+    if problem.structured is not None or not problem.design.terms or not problem.design.in_memory or problem.criterion.held is not None:
+        return False  # a sigma that is held may be any share of the residuals
     assert point.state is not None
     design = problem.design
     residual = design.y - design.X @ problem.alpha(point.state.solution.alpha[0])

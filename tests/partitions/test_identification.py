@@ -51,3 +51,14 @@ def test_sums_refuse_what_rows_refuse(seed: int) -> None:
         for make, data in sources:
             found = told(make, formula, data, options)
             assert found == whole if isinstance(whole, str) else found == pytest.approx(whole, rel=1e-7), formula
+
+
+@pytest.mark.parametrize("sigma", [1e-2, 1e-3])
+def test_a_known_sigma_far_below_the_residuals_is_no_exact_fit(sigma: float) -> None:
+    rng = np.random.default_rng(1)
+    rows = pd.DataFrame({"g": np.arange(120) % 12, "x": rng.normal(size=120)})
+    rows["y"] = 10.0 * (rows["x"] + rng.normal(size=12)[rows["g"]] + rng.normal(size=120))
+    whole = blm.LMM("y ~ x + (1 | g)", rows, sigma=sigma).fit()
+    parts = blm.from_partitions("y ~ x + (1 | g)", [rows[:50], rows[50:]], sigma=sigma).fit()
+    assert whole.criterion == pytest.approx(parts.criterion, rel=1e-9)
+    assert whole.fixef.to_numpy() == pytest.approx(parts.fixef.to_numpy(), rel=1e-7)
