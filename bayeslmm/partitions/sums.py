@@ -18,7 +18,6 @@ import pandas as pd
 from bayeslmm._arrays import Array, FrozenMapping, freeze, freeze_codes
 from bayeslmm.data import notes as checks
 from bayeslmm.data.build import Assembly, ColumnReader, EncodedColumns, check_response_varies, require_rank
-from bayeslmm.data.columns import Columns
 from bayeslmm.data.design import Design, Encoding, MomentRows, OwnFrame
 from bayeslmm.data.expressions import UserFunctions
 from bayeslmm.data.grouping import group_coder
@@ -442,13 +441,8 @@ def _notes(design: Design, learnt: EncodedColumns, survey: FirstPass, problems: 
     coded = [atom.column for atom in learnt.fixed.atoms.values() if isinstance(atom, FactorVariable)]
     blocks = (coder.block for coder in learnt.encoding.random_coders)
     there = [name for name in survey.asked.factors if name not in survey.counted]
-    about = checks.column_notes(source, (*there, *coded, *_visit_factors(design.spec, source)), learnt.fixed, blocks)
+    natural = [name for name in survey.asked.natural if name in source.table.names and source.is_factor(name)]
+    about = checks.column_notes(source, (*there, *coded, *natural), learnt.fixed, blocks)
     # the rows kept show every level, not every number
     notes = [*(note for note in about if note.name != "few_integer_values"), *design.notes, *visits]
     return tuple(notes if design.spec.check == "error" else [*notes, *checks.identification_check(problems)])
-
-
-def _visit_factors(spec: ModelSpec, source: Columns) -> list[str]:
-    """Columns of visits that are factors, where the rows kept have them."""
-    visits = () if spec.residual is None else spec.residual.visit
-    return [name for name in visits if name in source.table.names and source.is_factor(name)]

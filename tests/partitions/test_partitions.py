@@ -274,3 +274,13 @@ def test_few_rows_at_first_do_not_refuse_a_column_that_all_rows_make_a_factor() 
         model = blm.from_partitions("y ~ g + (x | g)", [rows[:cut], rows[cut:]], check="warn")
         theta = [1.0, 0.1, 0.5]
         assert model.criterion(theta, "ML") == pytest.approx(whole.criterion(theta, "ML"), rel=1e-10)
+
+
+def test_levels_without_rows_are_noted_of_slopes_too() -> None:
+    rng = np.random.default_rng(6)
+    rows = pd.DataFrame({"g": rng.integers(0, 9, 150), "y": rng.normal(size=150)})
+    rows["f"] = pd.Categorical.from_codes(rng.integers(0, 3, 150), ["low", "mid", "high", "never"])
+    whole = blm.LMM("y ~ 1 + (0 + f | g)", rows).design.notes
+    parts = blm.from_partitions("y ~ 1 + (0 + f | g)", [rows[:60], rows[60:]]).design.notes
+    assert [note.name for note in parts] == [note.name for note in whole]
+    assert "unused_levels" in [note.name for note in parts]
