@@ -17,7 +17,7 @@ from typing import Protocol
 import numpy as np
 import scipy.sparse as sp
 
-from bayeslmm._arrays import Array, Codes
+from bayeslmm._arrays import Array, Codes, Mask
 from bayeslmm.likelihood.kernel import TUNING, Slopes, Solution, State, merge_solutions, solve_Xy, stack_solutions
 from bayeslmm.likelihood.parameters import RandomParameters
 from bayeslmm.likelihood.random_effects.blocked import BlockedCholesky, evaluate_blocked, solve_blocked
@@ -342,7 +342,7 @@ class RandomEffectsKernel:
         """The kernel of the rows where these are at hand."""
         return None if self.rows is None or self.rows.sums is not self.cross else self.rows.kernel(self.parameters)
 
-    def _hides_residuals(self, x: Array) -> Array:
+    def _hides_residuals(self, x: Array) -> Mask:
         """Which x (t, size) are evaluated by rows, (t,)."""
         found = np.abs(x).max(axis=-1, initial=0.0) >= LARGE_SD
         return found if found.any() and self.by_rows is not None else np.zeros(len(x), bool)
