@@ -122,3 +122,18 @@ def test_variances_by_mean_squares_count_however_large_they_are(method: str, adj
     table = blm.proc_mixed(program, data)
     assert not isinstance(table, list)
     np.testing.assert_allclose(table["SolutionF"]["DF"].iloc[1:3].astype(float), [n * (m - 1) - 1, n - 2], rtol=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore::bayeslmm.errors.BayesLMMWarning")
+@pytest.mark.parametrize("residual", ["us(v | g)", "csh(v | g)"])
+def test_a_covariance_that_is_none_has_no_standard_errors(residual: str) -> None:
+    rng = np.random.default_rng(1)
+    data = pd.DataFrame({"g": np.repeat(np.arange(10), 2), "v": pd.Categorical(["a", "b"] * 10)})
+    data["y"] = np.where(data["v"] == "a", 1, -1) * rng.normal(size=10)[data["g"]]
+    fit = blm.LMM("y ~ v", data, residual=residual, check="warn").fit()
+    with pytest.warns(blm.errors.BayesLMMWarning, match="not positive definite"):
+        table = fit.tidy(df="kenward-roger")
+    assert table[["std_error", "statistic", "p_value"]].isna().all(axis=None)
+    assert fit.anova(df="kenward-roger")[["statistic", "p_value"]].isna().all(axis=None)
+    assert fit.emmeans("v", df="kenward-roger").frame["std_error"].isna().all()
+    assert np.isfinite(fit.tidy()["std_error"]).all()

@@ -36,7 +36,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from bayeslmm._arrays import Array, Codes
-from bayeslmm.errors import InferenceError
+from bayeslmm.errors import BayesLMMWarning, InferenceError, warn_user
 from bayeslmm.estimate.estimate import Fitted, is_restricted
 from bayeslmm.inference.fixed_effects.degrees_of_freedom import ObservedInformation, parameter_sizes, pseudo_inverse
 from bayeslmm.likelihood.identification import covariance_elements, shared_factors
@@ -174,6 +174,12 @@ def kenward_roger(
         of_psi = W if pieces.moves is None else pieces.moves @ W @ pieces.moves.T
         inner -= 0.25 * np.einsum("ab,abxy->xy", of_psi, pieces.second)
     adjusted = C + 2.0 * C @ inner @ C
+    if len(C) and not np.linalg.eigvals(np.linalg.solve(C, adjusted)).real.min() > 0.0:
+        # no variance is negative: numbers made from it would be an infinite statistic or none at all
+        adjusted = np.full_like(C, np.nan)
+        what = "the covariance by Kenward and Roger is not positive definite: there is no standard error"
+        remedy = 'the errors are nearly singular, or their parameters hardly known: write a simpler structure, or df="satterthwaite"'
+        warn_user(BayesLMMWarning(what, "df or vcov", remedy))
     return KenwardRoger(C, 0.5 * (adjusted + adjusted.T), pieces.P, W)
 
 
