@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 
 
 def wald_limits(fit: Estimates, level: float = 0.95) -> pd.DataFrame:
-    """`term, conf_low, conf_high` with normal quantiles; log scale for standard deviations, Fisher's z for correlations.
+    """`term, conf_low, conf_high` with normal quantiles, each parameter on its own scale.
+
+    Logarithms of standard deviations and ranges, Fisher's z of correlations, the logit of a nugget, and for rho of `car1` and `sp_pow`
+    log(-log(rho)), on which the unit of time counts for nothing.
 
     The covariance of the covariance parameters is that of the observed information of the fit's own criterion, sigma included. A parameter
     at the end of its range has no Wald interval: NaN, and a note in `attrs["notes"]`.

@@ -141,6 +141,30 @@ def test_limits_of_a_power_of_distance_take_its_unit(method: str, structure: str
         np.testing.assert_allclose(limits(unit), limits(1.0), rtol=1e-4)
 
 
+@pytest.mark.parametrize("seed", [3, 5])
+def test_a_nugget_is_profiled_between_0_and_1(seed: int) -> None:
+    rng, n = np.random.default_rng(seed), 60
+    places = rng.uniform(size=(n, 2))
+    D = np.linalg.norm(places[:, None] - places, axis=2)
+    y = np.linalg.cholesky(0.7 * np.exp(-D / 0.3) + 0.3 * np.eye(n)) @ rng.normal(size=n)
+    fit = blm.LMM("y ~ 1", {"x": places[:, 0], "z": places[:, 1], "y": y}, residual="sp_exp(x, z) + local").fit("ML")
+
+    def lowest(share: float) -> float:
+        def criterion(log_range: np.ndarray) -> float:
+            R = (1 - share) * np.exp(-D / np.exp(float(log_range[0]))) + share * np.eye(n)
+            inverse, one = np.linalg.inv(R), np.ones(n)
+            e = y - (one @ inverse @ y) / (one @ inverse @ one)
+            return float(np.linalg.slogdet(R)[1] + n * np.log(e @ inverse @ e / n) + n * (1.0 + np.log(2.0 * np.pi)))
+
+        return min(float(minimize(criterion, [start], method="Nelder-Mead").fun) for start in (-3.0, -1.5, 0.0, 2.0))
+
+    limits = fit.confint(method="profile", terms=["nugget"]).iloc[0]
+    risen = [lowest(float(limits[end])) - fit.criterion for end in ("conf_low", "conf_high")]
+    quantile = ndtri(0.975) ** 2
+    assert risen[1] == pytest.approx(quantile, rel=2e-3)
+    assert risen[0] == pytest.approx(quantile, rel=2e-3)
+
+
 def test_a_variance_of_zero_has_the_lower_limit_zero_and_says_so() -> None:
     frame = subjects()
     rng = np.random.default_rng(0)

@@ -435,8 +435,9 @@ def _parameter_curve(base: ProfileOrigin, profiled: CovarianceParameter) -> Prof
     error = standard_error(parameter, base.problem, base.tau, base.covariance)
     unit = parameter_unit(parameter, base.problem, base.tau)
     held: Constraint = constraint_of(base.problem, parameter, base.restricted, error if np.isfinite(error) and error > 0 else 1.0, unit)
-    low = 0.0 if isinstance(parameter, RandomSd) else -1.0 if isinstance(parameter, RandomCorrelation) else -np.inf
-    high = 1.0 if isinstance(parameter, RandomCorrelation) else np.inf
+    share = parameter.scale == "logit"
+    low = 0.0 if isinstance(parameter, RandomSd) or share else -1.0 if isinstance(parameter, RandomCorrelation) else -np.inf
+    high = 1.0 if isinstance(parameter, RandomCorrelation) or share else np.inf
     return ProfileCurve(
         parameter.term,
         held,

@@ -22,7 +22,7 @@ from typing import Protocol
 import numpy as np
 
 from bayeslmm._arrays import Array
-from bayeslmm.estimate.batch_descent import is_crowded, trial_points
+from bayeslmm.estimate.batch_descent import is_crowded, residual_points, trial_points
 from bayeslmm.estimate.checks import MAX_RESTARTS, NULL_DIRECTION, TRIED_SDS, typical_sd
 from bayeslmm.estimate.newton import Evaluation, minimise
 from bayeslmm.estimate.rotation import rotate_problem, rotated_x, rotation_towards
@@ -378,7 +378,25 @@ class LagrangianConstraint:
     def lowest(self, value: float, start: Array) -> ConstrainedMinimum:
         reach, origin = RANGE_ENDS[self.parameter.scale], np.log(self.unit) if self.parameter.scale == "log" else 0.0
         target = float(np.clip(to_scale(self.parameter.scale, value), origin - reach, origin + reach))
-        weight, multiplier, tau = 1e3 / self.error**2, 0.0, start
+        best = self._search(start, target)
+        for tau in self._other_starts(best.u, target):
+            found = self._search(tau, target)
+            if found.value < best.value:
+                best = found
+        return best
+
+    def _other_starts(self, tau: Array, target: float) -> list[Array]:
+        """The lowest of the points that a search for the optimum tries, moved onto the slice."""
+        criterion = self.problem.criterion
+        found = []
+        for x in residual_points(self.problem, tau[:-1]):
+            sigma2 = criterion.at(x, self.restricted, order=0).sigma2
+            moved = self._onto_slice(np.append(x, 0.5 * np.log(sigma2) if sigma2 > 0 else tau[-1]), target)
+            found.append((joint_criterion(criterion, moved, self.restricted).value, moved))
+        return [moved for value, moved in sorted(found, key=lambda pair: pair[0])[:SEARCHED_AGAIN] if np.isfinite(value)]
+
+    def _search(self, start: Array, target: float) -> ConstrainedMinimum:
+        weight, multiplier, tau = 1e3 / self.error**2, 0.0, self._onto_slice(start, target)
         for _ in range(MULTIPLIER_ROUNDS):
             tau = _descend(self._penalized_criterion(target, weight, multiplier), tau, 1e-8)[0]
             gap = self._gap(tau, target)
@@ -386,6 +404,19 @@ class LagrangianConstraint:
             if abs(gap) < 1e-6 * self.error:
                 break
         return ConstrainedMinimum(tau, joint_criterion(self.problem.criterion, tau, self.restricted).value)
+
+    def _onto_slice(self, tau: Array, target: float) -> Array:
+        """The nearest point with the parameter at its target: a penalty that begins far off leads to other minima."""
+        units = np.append(self.problem.axis_units, 1.0) ** 2
+        if self.problem.criterion.held is not None:
+            units[-1] = 0.0
+        for _ in range(MULTIPLIER_ROUNDS):
+            gap, slope = self._gap(tau, target), parameter_gradient(self.parameter, self.problem, tau)
+            size = float(slope @ (units * slope))
+            if not (np.isfinite(gap) and np.isfinite(size) and size > 0.0) or abs(gap) < 1e-6 * self.error:
+                break
+            tau = tau - units * slope * gap / size
+        return tau
 
     def _gap(self, tau: Array, target: float) -> float:
         return to_scale(self.parameter.scale, parameter_value(self.parameter, self.problem, tau)) - target
