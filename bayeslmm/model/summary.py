@@ -17,6 +17,8 @@ from bayeslmm.results.random_effects import VarCorrRow, varcorr_rows
 from bayeslmm.results.render import TextTable, align_digits, describe_checks, format_p, format_signed, html_of, renderable, text_of
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from bayeslmm._types import DfMethod, Information, VcovMethod
     from bayeslmm.results.estimates import Estimates
 
@@ -80,6 +82,12 @@ def _shorten(text: str, room: int) -> str:
 
 CORRELATIONS = 8
 """Coefficients up to which their correlations are shown."""
+
+LISTED_PARAMETERS = 24
+"""Parameters of the errors up to which all are listed."""
+
+PRINTED_VISITS = 30
+"""Visits up to which standard deviations and correlations stand in for parameters that are more than that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,19 +200,37 @@ def _correlations_of(entry: VarCorrRow, found: list[VarCorrRow]) -> list[str]:
 
 
 def _errors(fit: Estimates) -> list[TextTable]:
+    """Parameters and covariances by visit. Of many parameters over many visits standard deviations and correlations say the same."""
     tables = []
     params = fit.error_parameters
-    if params:
-        rows = tuple((name, align_digits([value])[0]) for name, value in params)
-        tables.append(TextTable("Parameters of the errors", ("Name", "Estimate"), rows[:24], labels=1))
     R = fit.R
-    for level, frame in R.items() if isinstance(R, dict) else [] if R is None else [("", R)]:
-        names = [str(name) for name in frame.columns]
-        if len(names) > CORRELATIONS:
-            continue
-        cells = tuple((str(label), *align_digits(row)) for label, row in zip(frame.index, frame.to_numpy(float), strict=True))
-        tables.append(TextTable("Covariance of the errors" + (f", {level}" if level else ""), ("", *names), cells))
+    visits = list(R.items() if isinstance(R, dict) else [] if R is None else [("", R)])
+    compact = len(params) > LISTED_PARAMETERS and 0 < max((len(frame) for _, frame in visits), default=0) <= PRINTED_VISITS
+    if params and not compact:
+        rows = tuple((name, align_digits([value])[0]) for name, value in params[:LISTED_PARAMETERS])
+        more = ((f"and {len(params) - LISTED_PARAMETERS} more: fit.residual_params", ""),) if len(params) > LISTED_PARAMETERS else ()
+        tables.append(TextTable("Parameters of the errors", ("Name", "Estimate"), (*rows, *more), labels=1))
+    for level, frame in visits:
+        where = f", {level}" if level else ""
+        if len(frame) <= CORRELATIONS:
+            cells = tuple((str(label), *align_digits(row)) for label, row in zip(frame.index, frame.to_numpy(float), strict=True))
+            tables.append(TextTable(f"Covariance of the errors{where}", ("", *map(str, frame.columns)), cells))
+        elif compact:
+            tables.append(_sds_and_correlations(frame, where))
     return tables
+
+
+def _sds_and_correlations(frame: pd.DataFrame, where: str) -> TextTable:
+    """A covariance as lme4 prints those of random effects: standard deviations, and correlations with the rows above."""
+    sds = np.sqrt(np.diagonal(frame.to_numpy(float)))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        corr = frame.to_numpy(float) / np.outer(sds, sds)
+    rows = tuple(
+        (f"[{i + 1}] {label}", sd, *(format_signed(corr[i, j], 2) for j in range(i)), *[""] * (len(sds) - 1 - i))
+        for i, (label, sd) in enumerate(zip(frame.index, align_digits(sds.tolist()), strict=True))
+    )
+    heads = ("", "Std.Dev.", *(f"[{j + 1}]" for j in range(len(sds) - 1)))
+    return TextTable(f"Standard deviations and correlations of the errors{where}", heads, rows)
 
 
 def _fixed_effects(tests: dict[str, Any], heading: str) -> TextTable:
