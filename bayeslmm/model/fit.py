@@ -28,7 +28,7 @@ from bayeslmm.results.fitted import (
     simulate,
 )
 from bayeslmm.results.foreign_names import known_arguments, public_verbs, refused
-from bayeslmm.results.predict import on_response, predict_rows, require_outcomes
+from bayeslmm.results.predict import on_response, predict_rows, require_estimable_rows, require_outcomes
 from bayeslmm.results.store import save
 
 if TYPE_CHECKING:
@@ -397,7 +397,7 @@ class Fit(Estimates):
         return on_response(predicted, self.design, interval, type, bias_adjust)
 
     def contrast_rows(self, newdata: Frame) -> Array:
-        """X over the columns kept for new rows, (n, p).
+        """X over the columns kept for new rows, (n, p): `contrast` takes such rows, and differences of them.
 
         Parameters
         ----------
@@ -407,14 +407,22 @@ class Fit(Estimates):
         Returns
         -------
         ndarray
-            (n, p) rows.
+            (n, p) rows, NaN where a covariate is missing.
+
+        Raises
+        ------
+        PredictionError
+            For absent columns, unknown levels, and rows that are not estimable.
 
         Examples
         --------
         >>> fit.contrast_rows({"Days": [3]}).tolist()
         [[1.0, 3.0]]
         """
-        return np.asarray(self.design.encoding.encode_fixed(newdata)[0][:, list(self.design.kept)])
+        X, _ = self.design.encoding.encode_fixed(newdata)
+        if self.design.aliased:
+            require_estimable_rows(self, X, ~np.isfinite(X).all(axis=1))
+        return np.asarray(X[:, list(self.design.kept)])
 
     # -- other fits ----------------------------------------------------------------------------------------------------------------------
 
@@ -794,6 +802,7 @@ class Fit(Estimates):
         ----------
         L : array_like, Mapping, str or sequence of str
             Weights of the coefficients, a row each: an array in the order of the coefficients, a mapping by name, or equations as text.
+            Where columns are aliased, an array may also have the columns kept alone, as `contrast_rows` gives them.
         rhs : array_like, default 0
             Values that the linear functions are tested against, one for each row or one for all.
         df : str, default "satterthwaite"

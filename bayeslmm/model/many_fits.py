@@ -18,7 +18,7 @@ from bayeslmm.errors import SpecificationError
 from bayeslmm.estimate.estimate import require_finished
 from bayeslmm.inference.fixed_effects.tests import check_options, fixed_effects
 from bayeslmm.inference.many_responses import ResponseFits, ResponseProblem, fit_responses, satterthwaite_rows
-from bayeslmm.inference.means.linear_functions import linear_functions, require_estimable
+from bayeslmm.inference.means.linear_functions import estimable_functions
 from bayeslmm.inference.means.multiplicity import adjust_p_values
 from bayeslmm.model.fit import Fit
 from bayeslmm.results.foreign_names import MANY_ATTRIBUTES, known_arguments
@@ -308,10 +308,9 @@ class ManyFits:
         check_options(df)
         frames = []
         for batch in self._batches:
-            functions = linear_functions(L, batch.model.design.coef_names, rhs)
-            rows = require_estimable(functions, batch.model.design, batch.model.problem.standardization)
-            tests = self._batch_tests(batch, rows, functions.rhs, df)
-            frames.append(self._long(batch, functions.labels, list(range(len(rows))), tests))
+            functions = estimable_functions(L, batch.model.design, batch.model.problem.standardization, rhs)
+            tests = self._batch_tests(batch, functions.L, functions.rhs, df)
+            frames.append(self._long(batch, functions.labels, list(range(len(functions.L))), tests))
         for i, fit in self._fits.items():
             table = fit.contrast(L, rhs, df=df).frame
             frames.append(table.assign(_fit=i, _row=np.arange(len(table)))[["_fit", "_row", "term", *TESTS]])

@@ -74,7 +74,7 @@ def encode_new_rows(fit: Estimates, newdata: Any, *, level: str, new_levels: str
     X_all, _ = encoding.encode_fixed(source)
     missing = ~np.isfinite(X_all).all(axis=1)
     if design.aliased:
-        _require_estimable(fit, X_all, missing)
+        require_estimable_rows(fit, X_all, missing)
     shift = encoding.offset(source)
     if fit.model.given_offset:
         shift = _given_offset(offset, table, shift)
@@ -141,7 +141,7 @@ def _given_offset(offset: Any, table: ColumnTable, shift: Array | None) -> Array
     return values if shift is None else values + shift
 
 
-def _require_estimable(fit: Estimates, X: Array, missing: NDArray[np.bool_]) -> None:
+def require_estimable_rows(fit: Estimates, X: Array, missing: NDArray[np.bool_]) -> None:
     """Raise for rows in which an aliased column is not the combination of kept columns that it was in the data of the fit."""
     design, standardization = fit.design, fit.problem.standardization
     rows = np.where(missing[:, None], 0.0, X)

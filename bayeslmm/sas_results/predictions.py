@@ -219,7 +219,7 @@ def _absent(run: ProgramRun) -> Codes:
 def _predict_unobserved(run: ProgramRun, absent: Codes, *, conditional: bool) -> tuple[Array, Array, Array]:
     """X, predicted value and variance of the rows without a response."""
     fit = run.fit
-    X = fit.contrast_rows(run.rows.frame.iloc[absent])
+    X = fit.design.encoding.encode_fixed(run.rows.frame.iloc[absent])[0][:, list(fit.design.kept)]
     if not conditional:
         return X, X @ fit.fixef_kept, run.base.variances(X)
     used = np.asarray(fit.design.rows)

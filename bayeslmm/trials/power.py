@@ -34,7 +34,7 @@ from bayeslmm.inference.intervals.batch_refit import (
 )
 from bayeslmm.inference.intervals.batch_structured import descend, parts, points_of_sums, poolable, subject_groups
 from bayeslmm.inference.means.anova import make_hypotheses
-from bayeslmm.inference.means.linear_functions import linear_functions, require_estimable
+from bayeslmm.inference.means.linear_functions import estimable_functions
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel
 from bayeslmm.results.estimates import Estimates
 from bayeslmm.results.fitted import as_pandas, simulate_responses
@@ -297,11 +297,10 @@ def read_test(fit: Estimates, test: Any, side: Side, delta: float, equivalence: 
                     raise InferenceError(what, "side, delta, equivalence", "name one contrast")
                 return PowerTest(L, np.zeros(len(L)), test, side, float(delta), None if equivalence is None else float(equivalence))
     hypothesis = {test: 1.0} if isinstance(test, str) and test in names else test
-    functions = linear_functions(hypothesis, names)
-    L = require_estimable(functions, design, fit.problem.standardization)
-    if len(L) != 1:
-        raise SpecificationError(f"{len(L)} contrasts are given", "test", "give one contrast, or the name of a term")
-    return PowerTest(L, functions.rhs, str(test), side, float(delta), None if equivalence is None else float(equivalence))
+    functions = estimable_functions(hypothesis, design, fit.problem.standardization)
+    if len(functions.L) != 1:
+        raise SpecificationError(f"{len(functions.L)} contrasts are given", "test", "give one contrast, or the name of a term")
+    return PowerTest(functions.L, functions.rhs, str(test), side, float(delta), None if equivalence is None else float(equivalence))
 
 
 # -- other sizes ---------------------------------------------------------------------------------------------------------------------------

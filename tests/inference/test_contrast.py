@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import bayeslmm as blm
-from bayeslmm.errors import BayesLMMError, InferenceError, SpecificationError
+from bayeslmm.errors import BayesLMMError, BayesLMMWarning, InferenceError, PredictionError, SpecificationError
 from bayeslmm.inference.means.linear_functions import parse_equation
 from tests.inference.frames import unbalanced
 
@@ -162,3 +162,34 @@ def test_labelled_weights_of_means_are_matched_by_their_levels(fit: blm.Fit) -> 
     own[("z", "q")], own[("x", "q")] = 1.0, -1.0
     table = two.frame.set_index(["a", "b"])["estimate"]
     assert two.contrast(own[::-1])["estimate"].item() == pytest.approx(table["z", "q"] - table["x", "q"])
+
+
+@pytest.mark.parametrize(
+    "formula",
+    ["y ~ a * c + x + (1 | g)", "y ~ twice + x + a + (1 | g)", "y ~ x + twice + c * a + (x | g)", "y ~ 0 + a + c + a:c + w + (1 | g)"],
+)
+def test_rows_of_the_columns_kept_are_contrasts(formula: str) -> None:
+    """An empty cell and a copied column: a row says the mean that `predict` says, a difference of rows that of the means."""
+    data = unbalanced()
+    data["c"] = data["b"].where(data["a"] != "x", "q")  # no row of x and p
+    data["twice"] = 2.0 * data["x"]
+    with pytest.warns(BayesLMMWarning, match="aliased_columns"):
+        fit = blm.LMM(formula, data).fit()
+    rows = fit.contrast_rows(data.iloc[[0, 7, 20]])
+    told = fit.predict(data.iloc[[0, 7, 20]], level="population", interval="confidence")
+    table = fit.contrast(rows, df="asymptotic").frame
+    np.testing.assert_allclose(table["estimate"], told["estimate"], rtol=1e-10)
+    np.testing.assert_allclose(table[["conf_low", "conf_high"]], told[["conf_low", "conf_high"]], rtol=1e-8)
+    between = fit.contrast(rows[1:] - rows[0]).frame["estimate"]
+    np.testing.assert_allclose(between, told["estimate"].diff().iloc[1:].cumsum(), rtol=1e-8)
+    with pytest.raises(SpecificationError, match="columns and the model"):
+        fit.contrast(np.ones(len(fit.design.kept) - 1))
+
+
+def test_rows_of_an_empty_cell_are_refused() -> None:
+    data = unbalanced()
+    empty = (data["a"] == "x") & (data["b"] == "p")
+    with pytest.warns(BayesLMMWarning, match="aliased_columns"):
+        fit = blm.LMM("y ~ a * b + (1 | g)", data[~empty]).fit()
+    with pytest.raises(PredictionError, match="not estimable"):
+        fit.contrast_rows(data[empty].head(2))

@@ -21,7 +21,7 @@ from bayeslmm.bayes.posterior.data import PosteriorData
 from bayeslmm.bayes.posterior.datatree import joint_log_prior
 from bayeslmm.bayes.posterior.tables import equal_tailed_limits, parameter_draws
 from bayeslmm.errors import SpecificationError, optional
-from bayeslmm.inference.means.linear_functions import linear_functions, require_estimable
+from bayeslmm.inference.means.linear_functions import estimable_functions
 from bayeslmm.likelihood.threads import one_thread
 from bayeslmm.specification.prior_families import FAMILIES, is_mixture
 
@@ -47,8 +47,8 @@ def judge_hypotheses(post: PosteriorData, statements: list[str], conf_level: flo
             raise SpecificationError(f"{text!r} is no statement about coefficients", "hypothesis", 'write it as "x > 0" or "a - b = 0"')
         left, sign, right = (part.strip() for part in parts)
         _require_coefficients(post, text)
-        functions = linear_functions([f"{left} = {right}"], post.design.coef_names, 0)
-        L = require_estimable(functions, post.design, post.problem.standardization)[0]
+        functions = estimable_functions([f"{left} = {right}"], post.design, post.problem.standardization)
+        L = functions.L[0]
         draws = post.draws.alpha @ L - functions.rhs[0]
         low, high = equal_tailed_limits(draws, conf_level)
         at = float(functions.rhs[0])

@@ -20,7 +20,7 @@ from bayeslmm.errors import SpecificationError, optional, printable_text
 from bayeslmm.inference.means.emmeans import EMMeans, comparison_scale, scale_and_sd
 from bayeslmm.inference.means.emmeans import emmeans as means_of
 from bayeslmm.inference.means.emmeans import emtrends as trends_of
-from bayeslmm.inference.means.linear_functions import linear_functions, require_estimable
+from bayeslmm.inference.means.linear_functions import estimable_functions
 from bayeslmm.likelihood.structured.residual_covariance import one_sigma, sigma_name, variance_names
 from bayeslmm.results.fitted import add_fixed
 from bayeslmm.results.foreign_names import MEANS_ATTRIBUTES, known_arguments
@@ -283,9 +283,8 @@ known_arguments(PosteriorContrast)
 
 def posterior_contrast(post: PosteriorData, L: LinearFunction, rhs: ArrayLike, conf_level: float) -> PosteriorContrast:
     """Draws of L alpha - rhs; `probability` is that of being above 0."""
-    functions = linear_functions(L, post.design.coef_names, rhs)
-    rows = require_estimable(functions, post.design, post.problem.standardization)
-    draws = post.draws.alpha @ rows.T - functions.rhs
+    functions = estimable_functions(L, post.design, post.problem.standardization, rhs)
+    draws = post.draws.alpha @ functions.L.T - functions.rhs
     table = describe_draws(draws, conf_level)
     table.insert(0, "term", list(functions.labels))
     return PosteriorContrast(table, draws)

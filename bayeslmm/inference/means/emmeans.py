@@ -171,7 +171,7 @@ class EMMeans:
         adjust : {"tukey", "holm", "bonferroni", "sidak", "dunnett", "mvt", "fdr", "none"}, optional
             What goes with the method by default ("tukey" for pairs, "dunnett" against a control, "mvt" for neighbours).
         ref : str or float, optional
-            The control of "trt.vs.ctrl".
+            The control of "trt.vs.ctrl", the first level by default.
         by : str or sequence of str, optional
             Variables within whose levels to compare, in place of those of the means.
         side : {"two-sided", "greater", "less"}, default "two-sided"

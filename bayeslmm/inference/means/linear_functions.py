@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from difflib import get_close_matches
 from itertools import permutations
@@ -46,6 +46,28 @@ class LinearFunctions:
     L: Array
     rhs: Array
     labels: tuple[str, ...]
+
+
+def estimable_functions(hypotheses: Any, design: Design, standardization: Standardization, rhs: Any = 0) -> LinearFunctions:
+    """L over the coefficients kept (r, p), from what the user gave over all coefficients or, as an array, over those kept.
+
+    Errors: those of `linear_functions`; `InferenceError` for what is not estimable.
+    """
+    names = design.coef_names
+    if design.aliased and _width(hypotheses) == len(design.kept):  # rows of X as it was fitted: nothing in them is aliased
+        return linear_functions(hypotheses, [names[i] for i in design.kept], rhs)
+    functions = linear_functions(hypotheses, names, rhs)
+    return replace(functions, L=require_estimable(functions, design, standardization))
+
+
+def _width(hypotheses: Any) -> int | None:
+    """Weights of a row, where rows are numbers without names."""
+    if isinstance(hypotheses, str | Mapping | pd.Series | pd.DataFrame):
+        return None
+    try:
+        return int(np.atleast_2d(numbers_of(hypotheses, "L")).shape[-1])
+    except SpecificationError:
+        return None
 
 
 def linear_functions(hypotheses: Any, names: Sequence[str], rhs: Any = 0) -> LinearFunctions:
@@ -396,10 +418,9 @@ def contrast(
     [0.47]
     """
     hypothesis, level = Hypothesis.read(side, delta, equivalence), require_level(conf_level)
-    functions = linear_functions(L, fit.design.coef_names, rhs)
-    rows = require_estimable(functions, fit.design, fit.problem.standardization)
+    functions = estimable_functions(L, fit.design, fit.problem.standardization, rhs)
     effects = fixed_effects(fit, df, vcov, information, cluster)
-    single, joint = effects.t(rows, functions.rhs), effects.joint(rows, functions.rhs)
+    single, joint = effects.t(functions.L, functions.rhs), effects.joint(functions.L, functions.rhs)
     estimate = single.estimate - functions.rhs
     statistic = hypothesis.statistic(estimate, single.std_error)
     low, high = hypothesis.limits(estimate, hypothesis.critical(level, single.df) * single.std_error)
