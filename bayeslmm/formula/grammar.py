@@ -102,6 +102,9 @@ def _require_factor(cursor: Cursor, node: Node) -> None:
 
 def _power(cursor: Cursor) -> Node:
     base = _operand(cursor)
+    if cursor.token.says(*COMPARISONS):
+        remedy = f"write I({cursor.text[base.start : base.end]} {cursor.token.text} ...), which is 1 where it holds"
+        raise cursor.error(cursor.token, "a comparison is no term by itself", remedy)
     if (operator := cursor.take("**", "^")) is None:
         return base
     _require_factor(cursor, base)
@@ -150,10 +153,6 @@ def _bracket(cursor: Cursor) -> Node:
         remedy = "leave out what stands between two bars: (x | g)" if cursor.token.says("|", "||") else _GROUP
         end = cursor.expect(")", f"{describe_token(cursor.token)} is out of place in a grouping factor", remedy).end
         return Bar(None, (inner,), double, group, None, opening.start, end)
-    if cursor.token.says(*COMPARISONS):
-        raise cursor.error(
-            cursor.token, "a comparison is no term by itself", f"write I(x {cursor.token.text} ...), which is 1 where it holds"
-        )
     end = cursor.expect(")", f"{describe_token(cursor.token)} is out of place", "separate terms by an operator such as +").end
     return Sum(inner.items, opening.start, end)
 

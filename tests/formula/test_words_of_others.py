@@ -185,3 +185,12 @@ def test_formulas_with_in_have_the_terms_of_r() -> None:
     for text, line in zip(texts, printed, strict=True):
         ours = {frozenset(term) for term in parse_formula(f"y ~ {text}").terms if term}
         assert ours == {frozenset(re.split("[:]", label)) for label in line.split()}, text
+
+
+@pytest.mark.parametrize("sign", ["==", "!=", "<", "<=", ">", ">="])
+@pytest.mark.parametrize("text", ["y ~ x {} 2", "y ~ (x {} 2)", "y ~ v + x {} 2 + (1 | g)", "y ~ v * (x {} 2)", "y ~ v + (x {} 2 | g)"])
+def test_a_comparison_is_sent_into_i(text: str, sign: str) -> None:
+    with pytest.raises(FormulaError, match="comparison is no term") as caught:
+        parse_formula(text.format(sign))
+    assert f"I(x {sign} ...)" in str(caught.value)
+    assert parse_formula(f"y ~ I(x {sign} 2)")
