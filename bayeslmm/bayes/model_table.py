@@ -93,6 +93,8 @@ def tables(
     for model in models:
         if not isinstance(model, Estimates | PosteriorData):
             remedy = "give what fit() or sample() returned"
+            if isinstance(model, Sequence) and not isinstance(model, str):
+                remedy = "give the models one by one: tables(*models)"
             if isinstance(model, Mapping):
                 remedy = f"give the models one by one, and labels={[str(name) for name in list(model)[:3]]} for their headings"
             raise SpecificationError(f"{type(model).__name__} is no model", "tables()", remedy)

@@ -255,7 +255,10 @@ def fit_by(
     absent = [column for column in columns if not isinstance(column, str) or column not in frame.columns]
     if not columns or absent:
         what = f"there is no column {absent[0]!r:.60}" if absent else "no column is named"
-        raise SpecificationError(what, "by=", "use columns of the data: " + ", ".join(map(repr, list(frame.columns)[:8])))
+        remedy = "use columns of the data: " + ", ".join(map(repr, list(frame.columns)[:8]))
+        if any(isinstance(column, str) and column in frame.index.names for column in absent):
+            remedy = "make the levels of the index columns: data.reset_index()"
+        raise SpecificationError(what, "by=", remedy)
     for name, value in (("weights", weights), ("offset", offset)):
         if value is not None and not isinstance(value, str):
             raise SpecificationError(f"{name} is not the name of a column", f"{name}=", "put it into the data, and name its column")

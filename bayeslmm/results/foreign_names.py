@@ -46,11 +46,14 @@ _CRITERIA = {
 }
 
 _COEFFICIENTS = {
-    **dict.fromkeys(("params", "fe_params", "coefs", "coef_", "beta", "betas", "coefficients"), "fit.fixef"),
+    **dict.fromkeys(("params", "fe_params", "fixed_effects", "coefs", "Coefs", "coef_", "beta", "betas", "coefficients"), "fit.fixef"),
     **dict.fromkeys(("bse", "bse_fe", "stderror", "std_errors"), 'fit.tidy()["std_error"]'),
     **dict.fromkeys(("tvalues", "zvalues"), 'fit.tidy()["statistic"]'),
     "pvalues": 'fit.tidy()["p_value"]',
     **dict.fromkeys(("coeftable", "coef_table", "result_fit", "params_table"), "fit.tidy()"),
+    **dict.fromkeys(("result_fit_stats", "fit_stats"), "fit.glance()"),
+    **dict.fromkeys(("lrt", "compare", "lrtest", "compare_lr_test"), "blm.lrt(fit, other), or blm.compare_models([fit, other])"),
+    "empredict": "fit.emmeans(specs, at={...}), or fit.predict(newdata)",
     **dict.fromkeys(("conf_int", "confidence_intervals", "intervals"), "fit.confint()"),
     **dict.fromkeys(("cov_params", "vcov_", "normalized_cov_params"), "fit.vcov, or fit.covariance(vcov=...)"),
     **dict.fromkeys(("t_test", "wald_test", "f_test", "wald_test_terms"), "fit.contrast(L), or fit.anova() for whole terms"),
@@ -96,6 +99,12 @@ _RANDOM = {
     "ngrps": "fit.model.groups",
 }
 
+_SETTERS = {
+    **dict.fromkeys(("set_factors", "unset_factors"), "C(x) in the formula for a factor whose labels are numbers"),
+    "set_contrasts": 'blm.LMM(formula, data, contrasts={"a": "sum"})',
+    **dict.fromkeys(("set_transforms", "unset_transforms"), "center(x), standardize(x) or log(x) in the formula"),
+}
+
 _ROWS = {
     **dict.fromkeys(("fittedvalues", "fits"), "fit.fitted()"),
     **dict.fromkeys(("resid", "resids", "resid_pearson"), "fit.residuals()"),
@@ -110,6 +119,11 @@ _ROWS = {
     "score": "fit.r2(), or blm.LMMRegressor(formula), which scikit-learn scores",
     **{name: f"fit.model.{name}(...)" for name in ("fit", "sample", "write", "to_pymc", "to_bambi", "describe")},
     **dict.fromkeys(("contrasts", "coding"), "fit.model.spec.contrasts"),
+    **_SETTERS,
+    "sresid": 'fit.residuals("pearson")',
+    "AME": "fit.emtrends(x, specs), or marginaleffects on fit.to_marginaleffects()",
+    **dict.fromkeys(("show_logs", "convergence_status"), "fit.checks"),
+    "load": "blm.load(path)",
     **dict.fromkeys(("impute", "imputations"), "blm.impute(fit.model, treatment=...)"),
     **dict.fromkeys(("optsum", "optinfo", "hist", "warnings"), "fit.checks, and fit.path for the search"),
     **dict.fromkeys(("load_pickle", "remove_data"), "blm.load(path)"),
@@ -129,6 +143,10 @@ MODEL_ATTRIBUTES = {
     **dict.fromkeys(("loglike", "objective", "deviance"), "model.criterion(theta)"),
     "score": "model.gradient(theta)",
     "from_formula": "blm.LMM(formula, data)",
+    **_SETTERS,
+    "show_logs": "fit = model.fit(), then fit.checks",
+    **dict.fromkeys(("k_fe", "n_coefs"), "len(model.coef_names)"),
+    "hessian": "model.gradient(theta); fit.varcomp() has standard errors of the covariance parameters",
     **dict.fromkeys(("get_prior", "prior_summary", "default_prior"), "model.priors"),
     **dict.fromkeys(("stan_code", "stancode", "make_stancode", "standata"), "model.to_pymc(), whose graph is the model"),
     **dict.fromkeys(("fit_regularized", "set_priors"), "blm.LMM(..., priors=blm.Priors(...))"),
@@ -179,6 +197,7 @@ POSTERIOR_ATTRIBUTES = {
 
 SUMMARY_ATTRIBUTES = {
     **dict.fromkeys(("as_text", "as_csv"), "str(fit.summary()), or fit.tidy().to_csv()"),
+    **dict.fromkeys(("to_markdown", "as_markdown"), 'fit.to_table(format="markdown")'),
     **dict.fromkeys(("as_latex", "as_html", "to_html", "to_latex"), "fit.tidy().to_latex(), or fit.report(path) for HTML"),
     **dict.fromkeys(("coefficients", "coefs", "params"), "fit.tidy()"),
     "varcor": "fit.varcorr",
@@ -257,6 +276,10 @@ FOREIGN_KEYWORDS: dict[str, str] = {
         "the search needs no settings: leave it out; fit.checks and fit.path tell how it went",
     ),
     **dict.fromkeys(("cov_type", "use_t", "vcov"), 'choose by df= and vcov= where you ask: fit.tidy(vcov="CR2")'),
+    **dict.fromkeys(("cov_pen", "fe_pen"), 'leave it out: priors=blm.Priors(...) with fit("MAP") penalise'),
+    **dict.fromkeys(("do_cg", "niter_sa"), "the search needs no settings: leave it out; fit.checks and fit.path tell how it went"),
+    "free": "say in the formula which correlations are 0: (x || g), or diag(x | g)",
+    **dict.fromkeys(("nboot", "conf_method"), 'fit.confint("boot"), or fit.bootstrap(n, seed)'),
     "covariance": 'write the structure into the formula, us(visit | subject), or residual="us(visit | subject)"',
     "drop_visit_levels": "visits without rows are left out where this changes no spacing, and named in fit.checks",
     "n_cores": "leave it out: threads are those of BLAS",

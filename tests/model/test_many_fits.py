@@ -212,5 +212,8 @@ def test_a_group_that_cannot_be_fitted_does_not_lose_the_others() -> None:
     assert fits.fit(("k", "p")).nobs == 57
     with pytest.raises(SpecificationError):
         blm.fit_by("y ~ x + (1 | donor)", frame, by="nope")
+    for index in ("site", ["k", "site"]):
+        with pytest.raises(SpecificationError, match="reset_index"):
+            blm.fit_by("y ~ x + (1 | donor)", frame.set_index(index), by="site")
     with pytest.raises(DataError):
         blm.fit_by("y ~ x + (1 | donor)", frame.iloc[:3], by="site")
