@@ -471,7 +471,7 @@ class PosteriorPlots:
         method : str, Mapping or array_like, default "trt.vs.ctrl"
             Family of contrasts, as of marginal means: "trt.vs.ctrl", "pairwise", a mapping of label to weights.
         ref : str or float, optional
-            The control of "trt.vs.ctrl".
+            The control of "trt.vs.ctrl", the first level by default.
         at : Mapping of str to value or sequence of values, optional
             Variable -> the value, or values, at which it is held; covariates are at their mean by default.
         weights : {"equal", "proportional", "outer", "cells", "flat"}, default "equal"
@@ -527,7 +527,7 @@ class PosteriorPlots:
         method : str, Mapping or array_like, default "trt.vs.ctrl"
             Family of contrasts, as of marginal means.
         ref : str or float, optional
-            The control of "trt.vs.ctrl".
+            The control of "trt.vs.ctrl", the first level by default.
         at : Mapping of str to value or sequence of values, optional
             Variable -> the value, or values, at which it is held; covariates are at their mean by default.
         weights : {"equal", "proportional", "outer", "cells", "flat"}, default "equal"
