@@ -325,6 +325,7 @@ def _random_text(random: RandomStatement) -> Iterator[str]:
 def _repeated_text(repeated: RepeatedStatement) -> Iterator[str]:
     yield from _structure_options(repeated.type, repeated.subject, repeated.group)
     yield from flag_words(local=repeated.local)
+    yield from [f"local=exp({' '.join(map(effect_words, repeated.dispersion))})"] if repeated.dispersion else []
     yield from _displays(repeated.displays, repeated.blocks)
 
 

@@ -87,7 +87,7 @@ def program_of_spec(
     factors : the columns that are factors, in the order of the CLASS statement (grouping columns and visits are known to be)
     data : name of the data set; df : method of the degrees of freedom, as `Fit` names it; None leaves SAS's default
     Raises SpecificationError for what SAS cannot say, or not of a model alone: expressions of columns, offsets, known matrices, priors,
-    variance functions other than `ident`, products of several structures.
+    variance functions other than `ident` and `exp`, products of several structures.
 
     >>> from bayeslmm.formula import parse_formula
     >>> print(program_of_spec(ModelSpec(parse_formula("y ~ x + (1 + x | id)")), data="a"), end="")
@@ -219,11 +219,17 @@ def _indicator_effects(intercept: bool, effects: tuple[SASEffect, ...], term: Ba
 def _repeated_statement(spec: ModelSpec, classes: _Classes) -> RepeatedStatement | None:
     residual = spec.residual
     if spec.variance:
-        factor = spec.variance[0]
-        if residual is not None or len(spec.variance) > 1 or factor.kind != "ident" or factor.group:
-            _cannot("this variance function", "variance", "ident(f) alone is REPEATED / GROUP=f")
-        classes.add([factor.covariate])
-        return RepeatedStatement(group=SASEffect((factor.covariate,)))
+        plain = all(f.kind in {"ident", "exp"} and not f.group and f.covariate != "fitted" for f in spec.variance)
+        if residual is not None or not plain:
+            _cannot("this variance function", "variance", "ident(f), exp(x) and products of them without `residual=` are")
+        classes.add([f.covariate for f in spec.variance if f.kind == "ident"])
+        for factor in spec.variance:
+            if factor.kind == "exp":
+                classes.use(factor.covariate)
+        effects = tuple(SASEffect((f.covariate,)) for f in spec.variance)
+        if [f.kind for f in spec.variance] == ["ident"]:
+            return RepeatedStatement(group=effects[0])
+        return RepeatedStatement(dispersion=effects)
     if residual is None:
         return None
     cov: CovType | None = sas_type(residual.structure, residual.order, residual.visit)

@@ -72,7 +72,7 @@ def _has_null_test(program: MixedProgram) -> bool:
     """SAS tests against independent errors unless all there is are variance components, which the test meets at their bound."""
     repeated = program.repeated
     structured = any(r.type != VC or r.group is not None for r in program.random)
-    structured |= repeated is not None and (repeated.type != VC or repeated.group is not None)
+    structured |= repeated is not None and (repeated.type != VC or repeated.group is not None or bool(repeated.dispersion))
     return structured and program.parms is None and not any(r.gdata for r in program.random)
 
 
@@ -178,8 +178,11 @@ def _residual(program: MixedProgram) -> tuple[str, tuple[Derived, ...]]:
 
 
 def _variance(program: MixedProgram) -> tuple[tuple[VarianceFactor, ...], tuple[Derived, ...]]:
-    """REPEATED / GROUP=arm with TYPE=VC: one residual variance for each level; and the column of a group of several variables."""
+    """REPEATED with TYPE=VC: LOCAL=EXP(), or GROUP=arm, one variance for each level; and the column of a group of several variables."""
     repeated = program.repeated
+    if repeated is not None and repeated.dispersion:
+        classes = program.class_names
+        return tuple(VarianceFactor("ident" if e.text in classes else "exp", e.text, ()) for e in repeated.dispersion), ()
     if repeated is None or repeated.type != VC or repeated.group is None:
         return (), ()
     columns = effect_columns(repeated.group, program.class_names)
@@ -190,12 +193,13 @@ def _variance(program: MixedProgram) -> tuple[tuple[VarianceFactor, ...], tuple[
 
 def _residual_blocks(program: MixedProgram) -> tuple[CovBlock, ...]:
     repeated = program.repeated
-    if repeated is None or (repeated.type == VC and repeated.group is None):
+    if repeated is None or (repeated.type == VC and repeated.group is None and not repeated.dispersion):
         return ()
     subject = "" if repeated.subject is None or is_whole_data(repeated.subject) else repeated.subject.text
     names = tuple(e.text for e in repeated.effects)
     group = repeated.group.text if repeated.group else ""
-    return (CovBlock("repeated", repeated.type, names, subject, group, local=repeated.local),)
+    dispersion = tuple(e.text for e in repeated.dispersion)
+    return (CovBlock("repeated", repeated.type, names, subject, group, local=repeated.local, dispersion=dispersion),)
 
 
 def _has_residual(program: MixedProgram) -> bool:
@@ -297,7 +301,8 @@ def _names_used(program: MixedProgram) -> Iterable[tuple[str, str]]:
     for random in program.random:
         yield from (("RANDOM", v) for e in (*random.effects, random.subject, random.group) if e for v in e.variables)
     if repeated := program.repeated:
-        yield from (("REPEATED", v) for e in (*repeated.effects, repeated.subject, repeated.group) if e for v in e.variables)
+        effects = (*repeated.effects, *repeated.dispersion, repeated.subject, repeated.group)
+        yield from (("REPEATED", v) for e in effects if e for v in e.variables)
         yield from (("REPEATED", v) for v in repeated.type.coordinates)
     for condition in (program.where, program.proc.data_options.where):
         yield from (("WHERE", v) for v in (columns_in(condition) if condition else ()))

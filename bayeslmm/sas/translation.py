@@ -86,7 +86,7 @@ class CovBlock:
     effects : names of the effects; TYPE=VC has one block, and one parameter named after it, for each effect
     subject, group : what the table prints there; level : the formatted level of GROUP=
     terms : which of `spec.formula.random` it is; () for REPEATED
-    local : REPEATED with LOCAL
+    local : REPEATED with LOCAL; dispersion : the effects of LOCAL=EXP()
     data_set : of the known matrix of the levels of the column `levels`
     """
 
@@ -100,6 +100,7 @@ class CovBlock:
     local: bool = False
     data_set: str = ""
     levels: str = ""
+    dispersion: ColumnNames = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,3 +367,20 @@ def check_repeated(statement: RepeatedStatement, classes: Sequence[str]) -> None
             )
     if statement.local and statement.type == VC:
         raise SpecificationError("LOCAL adds a variance to TYPE=VC, which is one", statement.spot, "leave LOCAL out, or give another TYPE=")
+    if statement.dispersion:
+        _check_dispersion(statement)
+
+
+def _check_dispersion(statement: RepeatedStatement) -> None:
+    what, remedy = "", "TYPE=VC without GROUP=, the class among the effects of LOCAL=EXP()"
+    if statement.type != VC:
+        what = f"LOCAL=EXP() added to TYPE={statement.type.text} is not supported"
+    elif statement.group is not None:
+        what = "LOCAL=EXP() with GROUP= is not supported"
+    elif joint := next((e for e in statement.dispersion if len(e.variables) > 1), None):
+        what = f"the interaction {joint.text} in LOCAL=EXP() is not supported"
+        remedy = "make one column of its variables, and name it: a class of their combinations, or a product of numbers"
+    elif any(e.text == "fitted" for e in statement.dispersion):
+        what, remedy = "LOCAL=EXP() takes no column called fitted, which stands for the fitted value here", "rename the column"
+    if what:
+        raise SpecificationError(what, statement.spot, remedy)

@@ -36,6 +36,11 @@ def has_residual_scale(block: CovBlock) -> bool:
     return block.statement == "repeated" and not block.group and not block.local and block.type.name in _HOMOGENEOUS
 
 
+def _has_own_scale(block: CovBlock) -> bool:
+    """Whether the rows of REPEATED end with the row Residual."""
+    return has_residual_scale(block) or block.local or block.type.spatial or bool(block.dispersion)
+
+
 def has_matrix_form(cov: CovType) -> bool:
     """Whether the parameters can be read off a covariance matrix: spatial and factor-analytic ones cannot."""
     return cov.kronecker or cov.name in _READERS or cov.name in _HOMOGENEOUS
@@ -266,6 +271,7 @@ class CovParm:
     """One row of the table; positive parameters have 0 as their bound, which is what their tests and limits go by.
 
     vanished : whether it belongs to a group whose errors are 0
+    exponent : whether it is a coefficient of the log of the variance, LOCAL=EXP()
     """
 
     name: str
@@ -273,11 +279,12 @@ class CovParm:
     group: str
     value: float
     vanished: bool = False
+    exponent: bool = False
 
     @property
     def correlation(self) -> bool:
         """Whether the parameter is a correlation, whose bounds are -1 and 1."""
-        return bool(_CORRELATION.match(self.name.rsplit(" ", 1)[-1]))
+        return not self.exponent and bool(_CORRELATION.match(self.name.rsplit(" ", 1)[-1]))
 
     @property
     def known(self) -> bool:
@@ -287,7 +294,7 @@ class CovParm:
     @property
     def of_scale(self) -> bool:
         """Whether the parameter is a variance, a covariance or a loading: 0 where there are no errors."""
-        return not self.correlation and not _SCALE_FREE.match(self.name.rsplit(" ", 1)[-1])
+        return not self.exponent and not self.correlation and not _SCALE_FREE.match(self.name.rsplit(" ", 1)[-1])
 
     @property
     def positive(self) -> bool:
@@ -295,7 +302,7 @@ class CovParm:
         last = self.name.rsplit(" ", 1)[-1]
         if pair := _OFF_DIAGONAL.search(last):
             return pair.group(1) == pair.group(2)
-        return not _SIGNED.match(last)
+        return not self.exponent and not _SIGNED.match(last)
 
 
 def tau_of(x: Array, sigma2: float) -> Array:
@@ -341,9 +348,15 @@ class CovarianceListing:
         for block in blocks:
             yield from self._random_rows(block, tau) if block.statement == "random" else _repeated_rows(block, problem, tau)
         last = blocks[-1] if blocks else None
-        inside = last is not None and last.statement == "repeated" and (has_residual_scale(last) or last.local or last.type.spatial)
+        inside = last is not None and last.statement == "repeated" and _has_own_scale(last)
         if self.translation.residual and not inside:
             yield CovParm("Residual", "", "", residual_variance(problem, tau))
+
+    def residual(self, tau: Array) -> float:
+        """The row Residual, which is the last one where the program has it; else sigma^2."""
+        blocks = self.translation.blocks
+        last = list(_repeated_rows(blocks[-1], self.problem, tau))[-1] if blocks and blocks[-1].statement == "repeated" else None
+        return last.value if last is not None and last.name == "Residual" and not last.group else residual_variance(self.problem, tau)
 
     def _random_rows(self, block: CovBlock, tau: Array) -> Iterator[CovParm]:
         (term,) = block.terms
@@ -352,7 +365,7 @@ class CovarianceListing:
         order = self.orders.get(term)
         if block.type.known:
             value = float(random_covariance(problem, term, tau)[0, 0])
-            unit = residual_variance(problem, tau) if block.type.name == "GDATA RATIOS" else 1.0
+            unit = self.residual(tau) if block.type.name == "GDATA RATIOS" else 1.0
             found: Parameters = ((f"LIN({block.type.order})" if block.type.name == "LIN" else KNOWN_G, value / unit),)
         elif has_matrix_form(block.type) or block.type == VC:
             D = random_covariance(problem, term, tau)
@@ -383,6 +396,9 @@ def _repeated_rows(block: CovBlock, problem: Problem, tau: Array) -> Iterator[Co
     kernel = problem.structured
     assert kernel is not None
     gone = vanishing_labels(problem, tau[:-1])
+    if block.dispersion:
+        yield from _dispersion_rows(problem, sigma2, kernel.variance.natural(tau[:-1][kernel.variance_part]))
+        return
     if block.type == VC:
         design = problem.design.variance[0]
         ratios = np.concatenate([[1.0], kernel.variance.natural(tau[:-1][kernel.variance_part])])
@@ -403,3 +419,23 @@ def _repeated_rows(block: CovBlock, problem: Problem, tau: Array) -> Iterator[Co
         group = "" if residual.group is None else f"{block.group} {level}"
         for name, value in found:
             yield CovParm(name, "" if name == "Residual" else block.subject, group, value, residual.group is not None and level in gone)
+
+
+def _dispersion_rows(problem: Problem, sigma2: float, natural: Array) -> Iterator[CovParm]:
+    """delta and sigma^2 of R = sigma^2 diag(exp(U delta)): a class has columns of 1 and, for its last level, -1.
+
+    sigma2 : where exponents are 0 and classes at the first of our levels; natural : exponents and ratios of standard deviations
+    """
+    begin = 0
+    for factor in problem.design.variance:
+        count = max(len(factor.labels) - 1, 0) if factor.kind == "ident" else 1
+        own = natural[begin : begin + count]
+        begin += count
+        if factor.kind == "exp":
+            yield CovParm(f"EXP {factor.spec.covariate}", "", "", 2.0 * float(own[0]), exponent=True)
+            continue
+        logs = 2.0 * np.log(np.concatenate([[1.0], own]))
+        sigma2 *= float(np.exp(logs.mean()))
+        for label, delta in zip(factor.labels[:-1], logs - logs.mean(), strict=False):
+            yield CovParm(f"EXP {factor.spec.covariate} {label}", "", "", float(delta), exponent=True)
+    yield CovParm("Residual", "", "", sigma2)

@@ -33,7 +33,7 @@ from bayeslmm.model.fit import Fit
 from bayeslmm.model.lmm import LMM
 from bayeslmm.sas.language.program import ParmsStatement
 from bayeslmm.sas.translation import Translation
-from bayeslmm.sas_results.covariance_parameters import CovarianceListing, residual_variance, tau_of
+from bayeslmm.sas_results.covariance_parameters import CovarianceListing, tau_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -138,7 +138,7 @@ def fit_with_parms(model: LMM, translation: Translation, make: Callable[[], Cova
     variances: tuple[float, ...] = ()
     if profiles_residual(translation) and not known:
         points = [_profile_scale(problem, tau, restricted) for tau in points]
-        variances = tuple(residual_variance(problem, tau) for tau in points)
+        variances = tuple(listing.residual(tau) for tau in points)
     values = tuple(_value(problem, tau, restricted) for tau in points)
     best = points[int(np.argmin(values))]
     free_rows = [k for k in range(len(names)) if k not in known]
@@ -280,14 +280,15 @@ def _minimize_held(listing: CovarianceListing, start: Array, held: tuple[int, ..
     held_there: Any = optimize.NonlinearConstraint(lambda t: (listing.values(t)[index] - wanted) / scale, 0.0, 0.0, jac=slopes)
     tau = start
     if len(index) < len(start):
-        found: Any = optimize.minimize(  # type: ignore[call-overload]
-            lambda t: _joint(problem, t, restricted)[0],
-            start,
-            jac=lambda t: _joint(problem, t, restricted)[1],
-            method="SLSQP",
-            constraints=held_there,
-            tol=1e-13,
-        )
+        with np.errstate(over="ignore"):  # a step may go far before it is taken back
+            found: Any = optimize.minimize(  # type: ignore[call-overload]
+                lambda t: _joint(problem, t, restricted)[0],
+                start,
+                jac=lambda t: _joint(problem, t, restricted)[1],
+                method="SLSQP",
+                constraints=held_there,
+                tol=1e-13,
+            )
         tau = np.asarray(found.x)
     J = slopes(tau)
     _, s, Vt = np.linalg.svd(J)

@@ -208,6 +208,7 @@ def _covariates(translation: Translation) -> list[str]:
     names = [program.model.response, *(name for effect in effects for name in effect.continuous)]
     if program.repeated is not None:
         names += program.repeated.type.coordinates
+        names += [e.text for e in program.repeated.dispersion if e.text not in program.class_names]
     return list(dict.fromkeys(names))
 
 
@@ -275,7 +276,9 @@ def model_columns(translation: Translation, frame: pd.DataFrame) -> tuple[str, .
     effects = [*program.model.effects, *(e for r in program.random for e in (*r.effects, r.subject, r.group) if e)]
     names = [program.model.response, *([program.weight] if program.weight else [])]
     if program.repeated is not None:
-        effects += [e for e in (*program.repeated.effects, program.repeated.subject, program.repeated.group) if e]
+        effects += [
+            e for e in (*program.repeated.effects, *program.repeated.dispersion, program.repeated.subject, program.repeated.group) if e
+        ]
         names += program.repeated.type.coordinates
     names += [name for effect in effects for name in effect.variables]
     return tuple(dict.fromkeys(name for name in names if name in frame.columns))

@@ -22,6 +22,7 @@ from scipy.sparse.csgraph import connected_components
 
 from bayeslmm._arrays import Array, Codes
 from bayeslmm.errors import SizeError, SpecificationError
+from bayeslmm.estimate.error_boundary import vanishing_labels
 from bayeslmm.inference.fixed_effects.degrees_of_freedom import ConstantDegrees, Degrees, Satterthwaite, is_nested, varies_within
 from bayeslmm.inference.fixed_effects.tests import FixedEffects, Inference, InferenceOptions
 from bayeslmm.model.fit import Fit
@@ -265,10 +266,20 @@ class ProgramRun:
         self.model = LMM.from_spec(spec, rows.frame, counting="sas", subjects=subjects, relationship=matrices or None)
         self.search: ParmsSearch = fit_with_parms(self.model, translation, lambda: self.listing)
         self.fit: Fit = self.search.fit
+        self._require_exponents()
         self.components: ComponentsPoint | None = self._components()
         self.layout: GLMLayout = _layout(translation, rows)
         self.space: RowSpace = row_space(self.layout)
         self.T: Array = bridge(self.layout, self.space, self.fit.design.X)
+
+    def _require_exponents(self) -> None:
+        """A level without errors has a variance of 0, but no logarithm of it."""
+        repeated = self.program.repeated
+        if repeated is None or not repeated.dispersion:
+            return
+        if gone := vanishing_labels(self.fit.problem, self.fit.estimate.x):
+            what = f"LOCAL=EXP(): the residual variance of {', '.join(gone)} goes to 0, where its exponent has no bound"
+            raise SpecificationError(what, repeated.spot, "repeated / group= has variances that may be 0; or join levels")
 
     def _components(self) -> ComponentsPoint | None:
         """The covariance of METHOD= or NOBOUND; where all variances are above 0, the fit has it too."""

@@ -19,7 +19,6 @@ UNSUPPORTED = {
     "LDATA": f"{HEAD}; repeated / type=lin(1) ldata=k subject=id; run;",
     "TYPE=SP(EXPA)": f"{HEAD}; repeated / type=sp(expa)(x) subject=id; run;",
     "LOCAL=POM": f"{HEAD}; repeated / local=pom(p); run;",
-    "LOCAL=EXP": f"{HEAD}; repeated / local=exp(x); run;",
     "HLM": f"{HEAD}; repeated v / subject=id type=un hlm; run;",
     "NELSON": f"{HEAD}; lsmeans a / adjust=nelson; run;",
     "ANOM": f"{HEAD}; lsmeans a / diff=anom; run;",

@@ -91,6 +91,7 @@ REFUSED = {
     "I(x + z)": ModelSpec(parse_formula("y ~ I(x + z)")),
     "an offset": ModelSpec(parse_formula("y ~ x + offset(z)")),
     "a known matrix": ModelSpec(parse_formula("y ~ x + (1 | animal)"), relationship=("animal",)),
+    "k as a class and as a covariate": ModelSpec(parse_formula("y ~ x + (1 | k)"), variance=parse_variance("exp(k)")),
     "these priors": ModelSpec(parse_formula("y ~ x + (1 | g)"), priors=Priors()),
     "this variance function": ModelSpec(parse_formula("y ~ x"), variance=parse_variance("power(x)")),
     "the structure ad": ModelSpec(parse_formula("y ~ x + ad(0 + a | g)")),

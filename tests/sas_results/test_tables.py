@@ -281,6 +281,22 @@ def test_a_grid_profiles_the_residual_variance_as_the_manual_prints_it() -> None
     assert best["M2ResLogLike"] == pytest.approx(result.fit.criterion, abs=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("repeated", "values"),
+    [("type=cs subject=a", (3, 2)), ("type=toep(2) subject=a", (0.4, 2)), ("type=ar(1) subject=a", (0.4, 2)), ("local=exp(b)", (0.3, 2))],
+)
+def test_the_variance_of_a_structure_is_its_residual_row(repeated: str, values: tuple[float, float]) -> None:
+    """Parameters of scale times it, without profiling, have the same likelihood."""
+    frame = hemmerle_hartley()
+    text = f"proc mixed {{}}; class a b; model y = a; repeated / {repeated}; parms ({{!r}}) ({{!r}}) / noiter; run;"
+    first = blm.proc_mixed(text.format("", *values), frame)
+    row = first["ParmSearch"].iloc[0]
+    assert first["CovParms"]["Estimate"].iloc[-1] == pytest.approx(row["Variance"], rel=1e-10)
+    scaled = [v * float(row["Variance"]) / values[1] if repeated.startswith(("type=cs", "type=toep")) else v for v in values[:1]]
+    again = blm.proc_mixed(text.format("noprofile", *scaled, float(row["Variance"])), frame)["ParmSearch"].iloc[0]
+    assert again["M2ResLogLike"] == pytest.approx(row["M2ResLogLike"], abs=1e-7)
+
+
 @pytest.mark.parametrize("proc_option", ["", pytest.param("method=ml", marks=pytest.mark.slow)])
 def test_a_grid_without_profiling_takes_the_residual_variance_given(proc_option: str) -> None:
     frame = hemmerle_hartley()

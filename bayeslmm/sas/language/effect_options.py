@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bayeslmm.sas.language.covariance_types import parse_type
-from bayeslmm.sas.language.effects import parse_effect
+from bayeslmm.sas.language.effects import SASEffect, parse_effect, parse_effects
 from bayeslmm.sas.language.options import (
     OptionTable,
     RefusedOption,
@@ -67,13 +67,18 @@ RANDOM_OPTIONS: OptionTable = {
 }
 
 
-def _local(cursor: SASCursor) -> bool:
+def _local(cursor: SASCursor) -> bool | tuple[SASEffect, ...]:
+    """Nothing, or `=exp(x a)`: the effects of the log of the variance."""
     token = cursor.token
-    if cursor.accept("="):
-        kind = cursor.word().upper()
-        remedy = "LMM(..., variance='power(fitted)')" if kind == "POM" else "LMM(..., variance='exp(x)'), 'ident(a)' or a product of them"
-        cursor.not_supported_at(token, f"LOCAL={kind}(...) is not supported", remedy)
-    return True
+    if not cursor.accept("="):
+        return True
+    kind = cursor.word()
+    if kind != "exp":
+        cursor.not_supported_at(token, f"LOCAL={kind.upper()}(...) is not supported", "LMM(..., variance='power(fitted)')")
+    effects = cursor.in_brackets(lambda: parse_effects(cursor))
+    if not effects:
+        cursor.fail_at(token, "LOCAL=EXP() names no effect", "local=exp(x)")
+    return effects
 
 
 REPEATED_OPTIONS: OptionTable = {
@@ -228,7 +233,9 @@ PARMS_OPTIONS: OptionTable = {
 
 
 def matrix_values(values: dict[str, Any], blocks: str) -> dict[str, Any]:
-    """The fields of `Random` and `Repeated` from their options: the matrices shown, and the subjects of which they are shown."""
+    """The fields of `Random` and `Repeated` from their options: the matrices shown, of which subjects, the effects of LOCAL=EXP()."""
+    if isinstance(values.get("local"), tuple):
+        values["dispersion"] = values.pop("local")
     shown: tuple[tuple[str, tuple[int, ...]], ...] = values.pop("shown", ())
     if shown:
         values["displays"] = tuple(dict.fromkeys(table for table, _ in shown))

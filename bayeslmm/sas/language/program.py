@@ -177,6 +177,7 @@ class RepeatedStatement:
 
     displays : ODS tables of R asked for: "R", "RCorr", "InvR", "CholR", "InvCholR"; blocks : numbers of the subjects shown
     local : a variance sigma^2 I is added to the structure
+    dispersion : effects U of LOCAL=EXP(), R = sigma^2 diag(exp(U delta))
     """
 
     effects: tuple[SASEffect, ...] = ()
@@ -184,6 +185,7 @@ class RepeatedStatement:
     subject: SASEffect | None = None
     group: SASEffect | None = None
     local: bool = False
+    dispersion: tuple[SASEffect, ...] = ()
     displays: tuple[str, ...] = ()
     blocks: tuple[int, ...] = (1,)
     spot: str = field(default="", compare=False)
