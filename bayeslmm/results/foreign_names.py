@@ -23,6 +23,7 @@ FOREIGN_FUNCTIONS = {
     **dict.fromkeys(("lmer", "lme", "MixedLM", "mixedlm", "Lmer", "MixedModel", "LinearMixedModel"), "LMM(formula, data).fit()"),
     **dict.fromkeys(("gls", "Gls"), "LMM(formula, data, residual=..., variance=...).fit()"),
     **dict.fromkeys(("brm", "Model"), "LMM(formula, data).sample()"),
+    **dict.fromkeys(("lm", "Lm", "Lm2", "ols", "OLS"), "LMM(formula, data).fit(), whose formula needs no random effects"),
     "blmer": 'LMM(formula, data, priors=Priors(preset="blme")).fit("MAP")',
     "anova": "lrt(fit, other), or fit.anova()",
     **dict.fromkeys(("prior", "set_prior", "Prior"), "Priors(alpha={coefficient: (family, ...)}, sd=..., sigma=..., corr=...)"),
@@ -35,7 +36,7 @@ FOREIGN_FUNCTIONS = {
 """Function or class of another package -> what to write here."""
 
 _CRITERIA = {
-    **dict.fromkeys(("llf", "logLik", "loglikelihood", "log_likelihood_"), "fit.loglik"),
+    **dict.fromkeys(("llf", "logLik", "logLike", "loglikelihood", "log_likelihood_"), "fit.loglik"),
     **dict.fromkeys(("deviance", "REMLcrit", "objective"), "fit.criterion"),
     "AIC": "fit.aic",
     "BIC": "fit.bic",
@@ -53,6 +54,8 @@ _COEFFICIENTS = {
     **dict.fromkeys(("coeftable", "coef_table", "result_fit", "params_table"), "fit.tidy()"),
     **dict.fromkeys(("result_fit_stats", "fit_stats"), "fit.glance()"),
     **dict.fromkeys(("lrt", "compare", "lrtest", "compare_lr_test"), "blm.lrt(fit, other), or blm.compare_models([fit, other])"),
+    "vif": "fit.vcov, or the correlations of fit.summary(): they count in the standard errors",
+    "plot_summary": "fit.plot.confint()",
     "empredict": "fit.emmeans(specs, at={...}), or fit.predict(newdata)",
     **dict.fromkeys(("conf_int", "confidence_intervals", "intervals"), "fit.confint()"),
     **dict.fromkeys(("cov_params", "vcov_", "normalized_cov_params"), "fit.vcov, or fit.covariance(vcov=...)"),
@@ -316,14 +319,27 @@ FOREIGN_KEYWORDS: dict[str, str] = {
 }
 """Keyword argument of another package -> what to write here."""
 
+_ADJUSTMENTS = ("p_adjust", "padjust", "p_adjust_method")
+
 VERB_KEYWORDS: dict[str, dict[str, str]] = {
-    "summary": dict.fromkeys(("correlation", "corr"), "leave it out: print(fit.tidy()) is the table of coefficients alone"),
+    "LMM": dict.fromkeys(("endog", "exog", "X", "y"), "blm.LMM(formula, data): the formula names columns of the data"),
+    "fit": {
+        **dict.fromkeys(("factors", "ordered"), 'blm.LMM(formula, data, contrasts={"a": ("treatment", "level")}), or "poly"'),
+        **dict.fromkeys(("permute", "rank"), "fit.bootstrap(n, seed) for intervals that need no normal distribution"),
+    },
+    "summary": {
+        **dict.fromkeys(("correlation", "corr"), "leave it out: print(fit.tidy()) is the table of coefficients alone"),
+        **dict.fromkeys(("alpha", "conf_level"), "fit.tidy(conf_int=True, conf_level=0.9)"),
+        **dict.fromkeys(("float_format", "xname_fe", "xname_re", "yname", "title"), "fit.to_table(), or fit.tidy(), a frame to format"),
+    },
     "pairs": {
+        **dict.fromkeys(_ADJUSTMENTS, "adjust="),
         **dict.fromkeys(("method", "ref"), 'contrast("trt.vs.ctrl", ref=...): pairs are all differences'),
         "simple": 'by= with the other variables: pairs(by="b") compares the levels of a within each b',
         "interaction": 'contrast(interaction="pairwise")',
     },
     "contrast": {
+        **dict.fromkeys(_ADJUSTMENTS, "adjust="),
         "simple": "by= with the other variables",
         "control": "ref=",
         "alternative": 'side="less" or "greater"',
@@ -345,10 +361,14 @@ VERB_KEYWORDS: dict[str, dict[str, str]] = {
     },
     "residuals": dict.fromkeys(("type", "resid_type"), 'kind= of "response", "pearson", "normalized", "marginal"'),
     "anova": {
+        **dict.fromkeys(("force_orthogonal", "contr"), "leave it out: tests of type 3 do not depend on the coding"),
         **dict.fromkeys(("es", "eta"), 'effect_size="eta", "omega" or "epsilon"'),
         "test": "leave it out: terms are tested by F; blm.lrt(fit, smaller) by chi-square",
     },
     "emmeans": {
+        **dict.fromkeys(("marginal_vars", "factors", "variables"), "specs="),
+        "grouping_vars": "by=",
+        **dict.fromkeys(("contrasts", "contrast"), 'fit.emmeans(specs).pairs(), or .contrast("trt.vs.ctrl")'),
         **dict.fromkeys(("pbkrtest_limit", "lmerTest_limit"), "leave it out: there is no limit of rows"),
         **dict.fromkeys(("cov_reduce", "cov_keep"), 'at={"x": [1, 2]} for values of a covariate; else its mean'),
     },
@@ -452,9 +472,10 @@ def answer_keywords_of[**P, Result](function: Callable[P, Result], name: str, sy
 
 def _unknown_argument(verb: str, option: Any, known: frozenset[str]) -> UnknownArgumentError:
     near = get_close_matches(option, known, 1)
-    foreign = VERB_KEYWORDS.get(verb, {}).get(option) or FOREIGN_KEYWORDS.get(option, "")
-    named = re.match(r"(\w+)=", foreign)
-    if foreign and (named is None or named[1] in known):  # an argument of other verbs is no way out of this one
+    told = (table[option] for table in (VERB_KEYWORDS.get(verb, {}), FOREIGN_KEYWORDS) if option in table)
+    # an argument of other verbs is no way out of this one
+    foreign = next((words for words in told if not (named := re.match(r"(\w+)=", words)) or named[1] in known), None)
+    if foreign is not None:
         remedy = foreign
     elif near:
         remedy = f"did you mean {near[0]}=?"

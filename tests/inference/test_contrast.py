@@ -193,3 +193,10 @@ def test_rows_of_an_empty_cell_are_refused() -> None:
         fit = blm.LMM("y ~ a * b + (1 | g)", data[~empty]).fit()
     with pytest.raises(PredictionError, match="not estimable"):
         fit.contrast_rows(data[empty].head(2))
+
+
+@pytest.mark.parametrize("text", ["x = 0, Intercept = 0", "(x = 0), (Intercept = 0)", "x = 0,Intercept", "x = 1, a[T.y] - x = 0"])
+def test_equations_in_one_text_are_told_to_be_a_list(fit: blm.Fit, text: str) -> None:
+    with pytest.raises(SpecificationError, match="stand in a list"):
+        fit.contrast(text)
+    assert len(fit.contrast([part.strip("() ") for part in text.split(",")]).frame) == 2

@@ -331,6 +331,8 @@ class _Equation:
             return SpecificationError(f"{self.text!r} ends where a coefficient is expected", "", 'write it as "a - 2 * b = 0"')
         near = get_close_matches(word, self.names, 1, 0.4)
         remedy = f"did you mean {near[0]!r}? " if near else ""
+        if word.startswith((",", "(")) and "," in self.text:  # statsmodels' way
+            remedy = 'several equations stand in a list: ["a = 0", "b = 0"]; '
         where = f"in {self.text!r}; coefficients: {', '.join(self.names)}"
         return SpecificationError(f"{word!r} is not a coefficient", where, remedy + "names are those of fit.fixef")
 
