@@ -8,7 +8,7 @@ line, which know of correlations that separate terms leave out.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import product
 
 import numpy as np
@@ -97,7 +97,7 @@ def descend_together[Point: BatchValues](
     B, size = start.shape
     x, inverse, length = start.copy(), inverse.copy(), np.ones(B)
     point = at(np.arange(B), x)
-    point = type(point)(*(getattr(point, field.name).copy() for field in fields(point)))
+    point = _copied(point)
     value, gradient = point.value, point.gradient
     done, left_alone = np.full(B, size == 0), np.zeros(B, bool) if hopeless is None else hopeless(point)
     for _ in range(rule.iterations):
@@ -124,6 +124,11 @@ def descend_together[Point: BatchValues](
         length[taken] = 1.0
         length[refused] *= LENGTH_CUT
     return BatchDescent(x, point, done & np.isfinite(value), inverse)
+
+
+def _copied[Point: BatchValues](point: Point) -> Point:
+    """The same values, to be written over."""
+    return type(point)(*(getattr(point, field.name).copy() for field in fields(point)))
 
 
 def _is_better(trial: BatchValues, value: Array, gradient: Array, move: Array, rule: DescentRule) -> NDArray[np.bool_]:
@@ -219,6 +224,12 @@ def is_crowded(problem: Problem) -> bool:
     return n < (BARE if alone else CROWDED) * problem.size and work <= BLOCK_WORK
 
 
+def _is_bare(problem: Problem) -> bool:
+    """Whether searches begin far and wide besides."""
+    columns = sum(len(t.group.levels) * t.covariance.q for t in problem.design.terms)
+    return problem.structured is None and columns <= SMALL and problem.size > 2 and problem.criterion.n < BARE * problem.size
+
+
 def plain_points(problem: Problem, x: Array) -> Array:
     """Points (t, size) that any search is compared with at its end, x: no random effects, and the moments of lines."""
     zero = x.copy()
@@ -276,13 +287,60 @@ def _scatter(problem: Problem, unit: float) -> Array:
     return found
 
 
+CONTINUED_ENDS = 3
+"""How many lower points than the end of a search are gone on from."""
+
+
+def lowest_ends[Point: BatchValues](
+    problem: Problem, restricted: bool, at: Callable[[Codes, Array], Point], ends: BatchDescent[Point], rule: DescentRule
+) -> BatchDescent[Point]:
+    """Where searches side by side have ended, or lower: compared with other points as a search alone is, and begun from the best of them.
+
+    problem : of the design of all, with any response; at, rule : those of the searches
+    None is done where starts far and wide are called for: these cost no less side by side than alone.
+    """
+    if _is_bare(problem):
+        return replace(ends, done=np.zeros_like(ends.done))
+    B, known = len(ends.x), ends.point.value
+    crowded, begin = is_crowded(problem), problem.start
+    trial = trial_points(problem, begin, 1.0) if crowded else plain_points(problem, begin)
+    trial = np.concatenate([trial, residual_points(problem, begin)])
+    values = np.stack([at(np.arange(B), np.tile(x, (B, 1))).value for x in trial], axis=1)
+    values[~np.isfinite(values)] = np.inf
+    best = np.argsort(values, axis=1, kind="stable")[:, : FEW if crowded else CONTINUED_ENDS]
+    inverses: dict[int, Array] = {}
+    x, point, done, inverse = ends.x.copy(), _copied(ends.point), ends.done.copy(), ends.inverse.copy()
+    for chosen in best.T:
+        value = values[np.arange(B), chosen]
+        rows = np.flatnonzero(np.isfinite(value) if crowded else _is_lower(value, known))
+        if not len(rows):
+            break
+        for k in np.setdiff1d(chosen[rows], list(inverses)).tolist():
+            inverses[k] = inverse_newton_matrix(problem.criterion, trial[k], restricted)
+        found = descend_together(_of_some(at, rows), trial[chosen[rows]], np.array([inverses[int(k)] for k in chosen[rows]]), rule)
+        lower = _is_lower(found.point.value, point.value[rows])
+        moved = rows[lower]
+        x[moved], done[moved], inverse[moved] = found.x[lower], found.done[lower], found.inverse[lower]
+        for field in fields(point):
+            getattr(point, field.name)[moved] = getattr(found.point, field.name)[lower]
+    return BatchDescent(x, point, done, inverse)
+
+
+def _is_lower(value: Array, known: Array) -> NDArray[np.bool_]:
+    with np.errstate(invalid="ignore"):
+        return np.asarray(value < known - ROUNDING * np.maximum(1.0, np.abs(known)))
+
+
+def _of_some[Point: BatchValues](at: Callable[[Codes, Array], Point], rows: Codes) -> Callable[[Codes, Array], Point]:
+    return lambda own, x: at(rows[own], x)
+
+
 def search_ends(problem: Problem, restricted: bool, known: float, trial: Array, values: Array) -> tuple[Array, Array]:
     """Where searches from the best trial points, and from far and wide, end: x (t, size), values (t,); known : the lowest so far."""
     best = [i for i in np.argsort(values)[:FEW] if np.isfinite(values[i])]
     points = [minimise_criterion(problem, restricted, trial[i], SCOUTED).point for i in best]
     found, lowest = [point.x for point in points], [point.value for point in points]
-    columns = sum(len(t.group.levels) * t.covariance.q for t in problem.design.terms)
-    if problem.structured is None and columns <= SMALL and problem.size > 2 and problem.criterion.n < BARE * problem.size:
+    if _is_bare(problem):
         ends = _descend_from_far(problem, restricted, known)
         found, lowest = [*found, *ends.x], [*lowest, *ends.point.value]
     return np.array(found), np.array(lowest)

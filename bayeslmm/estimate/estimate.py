@@ -13,7 +13,7 @@ from bayeslmm._types import FitMethod
 from bayeslmm.data.design import Design
 from bayeslmm.data.identifiability import FEW_SUBJECTS_CHECK
 from bayeslmm.errors import BayesLMMError, Check, DesignError, IdentifiabilityError, InferenceError
-from bayeslmm.estimate.batch_descent import is_crowded, plain_points, residual_points, search_ends, trial_points
+from bayeslmm.estimate.batch_descent import CONTINUED_ENDS, is_crowded, plain_points, residual_points, search_ends, trial_points
 from bayeslmm.estimate.checks import (
     MAX_RESTARTS,
     NULL_DIRECTION,
@@ -238,10 +238,6 @@ def search(problem: Problem, restricted: bool, start: Array | None = None) -> tu
 
 IMMEDIATE_EVALUATIONS = 2
 """Evaluations in which a search ends that began at the optimum: linear equations of the moments of all rows have no second solution."""
-
-CONTINUED_ENDS = 3
-"""How many lower ends of searches side by side are gone on from."""
-
 
 ERROR_STARTS = 2
 """How many searches begin besides where the structure of the errors calls for it."""

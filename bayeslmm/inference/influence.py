@@ -26,6 +26,7 @@ from bayeslmm._arrays import Array, Codes
 from bayeslmm._validation import require_flag, require_one_of
 from bayeslmm.data.grouping import GroupingFactor
 from bayeslmm.errors import BayesLMMError, BayesLMMWarning, InferenceError, warn_user
+from bayeslmm.estimate.batch_descent import is_crowded
 from bayeslmm.estimate.estimate import search
 from bayeslmm.inference.fixed_effects.degrees_of_freedom import is_nested
 from bayeslmm.inference.intervals.batch_refit import lift_off_boundary
@@ -186,7 +187,14 @@ def _together(fit: Estimates, sums: DowndatedSums, codes: Codes, size: int) -> L
     """All optima at once; None where searches cost less, or where the criterion has no curvature to measure x by."""
     cross, x = sums.kernel.cross, fit.estimate.x
     single = len(cross.factors) == 1 and cross.first is not None and cross.first.C.ndim == 3 and cross.factors[0].root is None
-    if not single or fit.singular or not len(x) or size < 2 * points_of(len(x)) or not np.array_equal(codes, sums.codes[0]):
+    if (
+        not single
+        or fit.singular
+        or is_crowded(fit.problem)
+        or not len(x)
+        or size < 2 * points_of(len(x))
+        or not np.array_equal(codes, sums.codes[0])
+    ):
         return None
     hessian = fit.point.hessian
     if hessian is None or not np.isfinite(hessian).all() or np.linalg.eigvalsh(hessian)[0] <= 0:

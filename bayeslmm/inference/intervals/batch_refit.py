@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from bayeslmm._arrays import Array, Codes, concatenate_fields
 from bayeslmm.data.design import Design
-from bayeslmm.estimate.batch_descent import BatchFits, BatchValues, DescentRule, descend_together, inverse_newton_matrix
+from bayeslmm.estimate.batch_descent import BatchFits, BatchValues, DescentRule, descend_together, inverse_newton_matrix, lowest_ends
 from bayeslmm.estimate.checks import NULL_DIRECTION
 from bayeslmm.inference.intervals.batch_structured import Kinds, Points, ReplicateSums, SubjectGroup
 from bayeslmm.likelihood.criterion import Criterion
@@ -138,7 +138,7 @@ def descend_responses(
         found = evaluate_responses(criterion, products, which[rows], where, restricted)
         return BatchValues(found.value, found.gradient)
 
-    ends = descend_together(at, start, inverse, DescentRule())
+    ends = lowest_ends(problem, restricted, at, descend_together(at, start, inverse, DescentRule()), DescentRule())
     point = evaluate_responses(criterion, products, which, ends.x, restricted)
     settled = ends.done & _are_optima(problem, products, which, ends.x, restricted)
     return BatchFits(ends.x, point.sigma2, point.alpha, ends.point.value, settled)

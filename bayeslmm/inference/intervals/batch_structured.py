@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from bayeslmm._arrays import Array, Codes, concatenate_fields
 from bayeslmm.errors import BayesLMMError
-from bayeslmm.estimate.batch_descent import BatchFits, BatchValues, DescentRule, descend_together, inverse_newton_matrix
+from bayeslmm.estimate.batch_descent import BatchFits, BatchValues, DescentRule, descend_together, inverse_newton_matrix, lowest_ends
 from bayeslmm.estimate.estimate import search
 from bayeslmm.likelihood.kernel import solve_Xy
 from bayeslmm.likelihood.problem import Problem
@@ -334,7 +334,8 @@ def descend(problem: Problem, replicates: ReplicateSums, start: Array, restricte
         lost[:] = _without_rank(point.C)
         return lost
 
-    ends = descend_together(at, x, inverse, replace(RULE, decrease=tolerance), hopeless)
+    rule = replace(RULE, decrease=tolerance)
+    ends = lowest_ends(problem, restricted, at, descend_together(at, x, inverse, rule, hopeless), rule)
     point = ends.point
     # what has stalled, or used up its steps, is believed where next to nothing can be gained
     step = np.einsum("bij,bj->bi", ends.inverse, point.gradient)
