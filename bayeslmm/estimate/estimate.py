@@ -255,7 +255,7 @@ def _search(problem: Problem, restricted: bool, start: Array | None, near: bool 
         crowded = not near and is_crowded(problem)
         looked = not at_once and bool(problem.random.size or crowded)
         starts = [lower.x for lower in _lower_points(problem, restricted, outcome.point, crowded)] if looked else []
-        if start is None:
+        if not near:
             starts += [*_starts_of_errors(problem, restricted, outcome.point), *without_strata(problem, outcome.point.x)]
         for x in starts:
             found, seen = _off_boundary(problem, restricted, minimise_criterion(problem, restricted, x, tolerance), tolerance)

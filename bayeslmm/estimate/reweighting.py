@@ -134,7 +134,7 @@ def _with_enough_probes(problem: Problem, found: Estimate, method: Method, kept:
         if more is None:
             break
         problem = more
-        again = estimate(problem, method, start=found.x, kept=kept)
+        again = estimate(problem, method, start=found.x, near=True, kept=kept)
         found = replace(again, elapsed=found.elapsed + again.elapsed, path=found.path + again.path)
     return problem, found
 
