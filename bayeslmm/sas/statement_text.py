@@ -293,6 +293,10 @@ def _model(model: ModelStatement) -> Iterator[str]:
     yield from [f"alphap={sas_number(model.alphap)}"] if model.alphap != 0.05 else []
     if (asked := model.influence) is not None:
         inner = [*([f"effect={effect_words(asked.effect)}"] if asked.effect else []), *([f"size={asked.size}"] if asked.size != 1 else [])]
+        inner += [f"select={' '.join(map(str, asked.select))}"] if asked.select else []
+        inner += [f"keep={asked.keep}"] if asked.keep is not None else []
+        inner += [f"iter={sas_number(asked.iter)}"] if asked.iter else []
+        inner += ["estimates"] if asked.estimates else []
         yield f"influence({' '.join(inner)})" if inner else "influence"
     yield from _output("outp", model.outp, model.outp_keep, model.outp_drop)
     yield from _output("outpm", model.outpm, model.outpm_keep, model.outpm_drop)

@@ -281,7 +281,7 @@ CASES = (
     Case(
         "combinations_and_slices",
         """proc mixed data=t method=type3 nobound covtest; class id a b; model y = a b a*b x / lcomponents
-             influence(effect=id size=2); random id;
+             influence(effect=id select=1 3 keep=2 iter=5 estimates); random id;
            where not missing(x) and upcase(substr(site, 1, 1)) in: ('A') and mod(id, 2) + 1 > (x - 1) ** 2 and k in (1:3);
            lsmestimate a 'A - C' 1 0 -1, 2 -1 -1 divisor=2 / joint adjust=bon lower testvalue=(0 1) cl;
            lsmestimate a*b 'cells' [1, 1 2] [-1, 2 2]; slice a*b / sliceby=b diff nof means; run;""",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -90,10 +92,76 @@ def test_structured_errors_and_sets_of_rows() -> None:
     frame = trial(3)
     text = "proc mixed; class id a; model y = a x / influence({}); repeated / type=un(1) group=a subject=id; run;".replace("un(1)", "vc")
     assert "RMSE" not in run(text.format("effect=id"), frame)["Influence"]
-    assert run(text.format("size=5"), frame)["Influence"]["NumObs"].tolist() == [5] * 7 + [3]
 
 
-@pytest.mark.parametrize("inner", ["effect=x", "effect=nothing", "iter=-1", "size=0", "effect"])
+@pytest.mark.parametrize("method", ["reml", "ml"])
+@pytest.mark.parametrize("repeated", ["", "repeated / group=a;"])
+def test_every_pair_of_the_selected_rows_is_left_out_and_the_most_influential_come_first(method: str, repeated: str) -> None:
+    frame, chosen = trial(3), [1, 2, 4, 9, 12, 30]  # row 4 has no response
+    text = f"proc mixed method={method}; class id a; model y = a x / influence({{}}); random id; {repeated} run;"
+    table = run(text.format("size=2 select=1, 2 4 9 12 30"), frame)["Influence"]
+    assert sorted(table["Level"]) == sorted(f"{i} {j}" for i, j in combinations([k for k in chosen if k != 4], 2))
+    assert (table["NumObs"] == 2).all()
+    short = run(text.format("size=2 keep=3 select=1 2 4 9 12 30"), frame)["Influence"]
+    pd.testing.assert_frame_equal(short, table.head(3))
+    if repeated:
+        assert table["PRESS"].is_monotonic_decreasing
+        return
+    whole = run(text.format("effect=id"), frame)
+    again, used = [], frame.dropna()
+    b2, s2 = whole["CovParms"]["Estimate"]
+    X = np.column_stack([pd.get_dummies(used["a"]).to_numpy(float), used["x"]])
+    y, V = used["y"].to_numpy(), b2 * (used["id"].to_numpy()[:, None] == used["id"].to_numpy()) + s2 * np.eye(len(used))
+
+    def gls(keep: np.ndarray) -> tuple[np.ndarray, float]:
+        K = np.linalg.inv(V[np.ix_(keep, keep)])
+        alpha = np.linalg.solve(X[keep].T @ K @ X[keep], X[keep].T @ K @ y[keep])
+        e = y[keep] - X[keep] @ alpha
+        return alpha, float(e @ K @ e) / (len(keep) - (4 if method == "reml" else 0))
+
+    def likelihood(alpha: np.ndarray | None, scale: float) -> float:
+        K = np.linalg.inv(V * scale)
+        M = X.T @ K @ X
+        e = y - X @ (np.linalg.solve(M, X.T @ K @ y) if alpha is None or method == "reml" else alpha)
+        return float(e @ K @ e + np.linalg.slogdet(V * scale)[1] + (np.linalg.slogdet(M)[1] if method == "reml" else 0.0))
+
+    first, unit = gls(np.arange(len(used)))
+    for level in table["Level"]:
+        alpha, scale = gls(np.flatnonzero(~np.isin(used.index + 1, [int(k) for k in level.split()])))
+        again.append(likelihood(alpha, scale / unit) - likelihood(first, 1.0))
+    assert again == sorted(again, reverse=True)
+
+
+def test_levels_and_rows_are_selected_and_kept() -> None:
+    frame = trial(4)
+    text = "proc mixed; class id a; model y = a x / influence{}; random id; run;"
+    levels, rows = run(text.format("(effect=id)"), frame)["Influence"], run(text.format(""), frame)["Influence"]
+    pd.testing.assert_frame_equal(
+        run(text.format("(effect=id select=2 5)"), frame)["Influence"], levels.iloc[[1, 4]].reset_index(drop=True)
+    )
+    chosen = run(text.format("(select=2 4 7)"), frame)["Influence"]
+    pd.testing.assert_frame_equal(chosen, rows[rows["Index"].isin([2, 7])].reset_index(drop=True))
+    assert len(run(text.format("(size=2)"), frame)["Influence"]) == 50
+    iterated = run(text.format("(effect=id iter=5 keep=2 select=1 2 3 4)"), frame)["Influence"]
+    everything = run(text.format("(effect=id iter=5 select=1 2 3 4)"), frame)["Influence"]
+    assert iterated["RLD"].tolist() == sorted(everything["RLD"], reverse=True)[:2]
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [
+        "effect=x",
+        "effect=nothing",
+        "iter=-1",
+        "size=0",
+        "effect",
+        "effect=id size=2",
+        "effect=id select=99",
+        "select=4",
+        "size=9",
+        "keep=0",
+    ],
+)
 def test_what_is_not_there_is_refused_in_words(inner: str) -> None:
     with pytest.raises(BayesLMMError):
         run(f"proc mixed; class id; model y = x / influence({inner}); random id; run;", trial(0))

@@ -422,7 +422,7 @@ def _e(kind: int) -> StatementOption:
 
 
 def _influence(cursor: SASCursor) -> InfluenceRequest:
-    """`influence`, `influence(effect=id)`, `influence(size=2)`, `influence(effect=id iter=5 estimates)`."""
+    """`influence`, `influence(effect=id)`, `influence(size=2 select=3 8 9 keep=5)`, `influence(effect=id iter=5 estimates)`."""
     table: OptionTable = {
         "effect": StatementOption("effect", after_equals(read_effect)),
         "eff": StatementOption("effect", after_equals(read_effect)),
@@ -430,8 +430,8 @@ def _influence(cursor: SASCursor) -> InfluenceRequest:
         "iter": StatementOption("iter", after_equals(read_number_value)),
         "estimates": StatementOption("estimates", read_flag),
         "est": StatementOption("estimates", read_flag),
-        "keep": RefusedOption("leave rows out of the table"),
-        "select": RefusedOption("leave rows out of the table"),
+        "keep": StatementOption("keep", after_equals(read_whole)),
+        "select": StatementOption("select", after_equals(_whole_numbers)),
     }
     if not cursor.accept("("):
         return InfluenceRequest()
@@ -445,7 +445,17 @@ def _influence(cursor: SASCursor) -> InfluenceRequest:
         if values.get("iter", 0.0) < 0.0:
             cursor.fail_at(start, "ITER= is a number of iterations, 0 or more", "influence(iter=5)")
         cursor.accept(",")
+    if "effect" in values and "size" in values:
+        cursor.fail("EFFECT= and SIZE= of INFLUENCE exclude one another")
     return InfluenceRequest(**values)
+
+
+def _whole_numbers(cursor: SASCursor) -> tuple[int, ...]:
+    """`13 14 18` or `13, 14, 18`; what follows is the next option."""
+    values = [cursor.integer()]
+    while cursor.sees_number() or (cursor.accept(",") and cursor.sees_number()):
+        values.append(cursor.integer())
+    return tuple(dict.fromkeys(values))
 
 
 _INVERSE = "result.fit.vcov holds the covariance matrix of the fixed effects"

@@ -94,13 +94,17 @@ class ClassVariable:
 
 @dataclass(frozen=True, slots=True)
 class InfluenceRequest:
-    """INFLUENCE(EFFECT= SIZE= ITER= ESTIMATES): the rows of a level, or so many rows after one another, are left out together.
+    """INFLUENCE(EFFECT= SIZE= SELECT= KEEP= ITER= ESTIMATES): the rows of a level, or every so many of the rows, are left out together.
 
+    select : numbers of the rows, or of the levels of EFFECT=, that are looked at, () for all; keep : how many are shown, the most
+    influential first; None for all of them as they come, and for 50 of SIZE=
     iter : above 0 the covariance parameters are estimated again; estimates : the table has all estimates without the rows
     """
 
     effect: SASEffect | None = None
     size: int = 1
+    select: tuple[int, ...] = ()
+    keep: int | None = None
     iter: float = 0.0
     estimates: bool = False
 

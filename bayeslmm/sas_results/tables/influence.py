@@ -10,6 +10,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import combinations
+from math import comb
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,9 @@ from bayeslmm.sas_results.rows import class_of
 from bayeslmm.sas_results.run import ProgramRun
 from bayeslmm.sas_results.tables.model_information import covariance_parameter_rows, iteration_history
 from bayeslmm.sas_results.variance_components import MOST_ROWS
+
+DEFAULT_TUPLES = 50
+MOST_TUPLES = 100_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,7 +76,10 @@ class _Refit:
 
 
 def influence_table(run: ProgramRun) -> pd.DataFrame:
-    """One row for each row used, or for each level of EFFECT=.
+    """One row for each row used, for each level of EFFECT=, or for each of the SIZE= rows that can be left out together.
+
+    With KEEP= so many of them, and of SIZE= 50, the most influential first: by the likelihood distance where the residual variance is
+    profiled or ITER= is given, else by PRESS.
 
     Index, Observed, PredMean, Residual, Leverage, PRESSRes, Student, RStudent, [RMSE,] CookD, DFFITS, COVRATIO; with EFFECT= or SIZE=
     Level, NumObs, PRESS, CookD, MDFFITS, COVRATIO, COVTRACE[, RMSE]. With ITER= above 0 the covariance parameters are estimated again
@@ -82,16 +90,30 @@ def influence_table(run: ProgramRun) -> pd.DataFrame:
     assert request is not None
     whole = _whole(run)
     one = request.effect is None and request.size == 1
-    sets = [("", np.array([i])) for i in range(len(whole.X))] if one else list(_sets(run))
-    lines = []
-    for label, rows in sets:
+    keep = DEFAULT_TUPLES if request.keep is None and request.size > 1 else request.keep
+    lines, distances = [], []
+    for label, rows in _sets(run):
         found: _Deletion | _Refit | None = _delete(whole, rows)
         if request.iter > 0 and found is not None:
             found = _refit(run, whole, rows)
         row = _row_diagnostics(run, whole, int(rows[0]), found) if one else _set_diagnostics(run, whole, label, rows, found)
         more = _again(run, found, whole_row=one) if request.iter > 0 else {}
         lines.append(row | more | (_estimates(run, found) if request.estimates else {}))
-    return pd.DataFrame(lines)
+        distances.append(_overall(run, whole, found))
+    order = range(len(lines)) if keep is None else np.argsort(-np.array(distances), kind="stable")[:keep].tolist()
+    return pd.DataFrame([lines[k] for k in order])
+
+
+def _overall(run: ProgramRun, whole: _Whole, found: _Deletion | _Refit | None) -> float:
+    """What the sets are ordered by; where the rows decide a coefficient there is nothing to go by."""
+    if found is None:
+        return -np.inf
+    if isinstance(found, _Refit):
+        return _distance(run, found)
+    if not whole.profiled:
+        return float(found.press @ found.press)
+    away = 0.0 if run.fit.restricted else float(found.move @ np.linalg.solve(whole.F, found.move))
+    return whole.df * float(np.log(found.ratio)) + (whole.squares + away) / found.ratio - whole.squares
 
 
 def _whole(run: ProgramRun) -> _Whole:
@@ -271,18 +293,30 @@ def _set_diagnostics(run: ProgramRun, whole: _Whole, label: str, rows: Codes, fo
 
 
 def _sets(run: ProgramRun) -> Iterator[tuple[str, Codes]]:
-    """The levels of EFFECT=, or SIZE= rows after one another."""
-    request, n = run.program.model.influence, run.fit.nobs
+    """The levels of EFFECT=, or every SIZE= of the rows, by their numbers in the data; of those that SELECT= names."""
+    request, used = run.program.model.influence, run.fit.design.rows
     assert request is not None
     if request.effect is None:
-        for begin in range(0, n, request.size):
-            yield f"{begin + 1}-{min(begin + request.size, n)}", np.arange(begin, min(begin + request.size, n))
+        chosen = np.flatnonzero(np.isin(used + 1, request.select)) if request.select else np.arange(len(used))
+        if request.select and len(chosen) < request.size:
+            what = f"INFLUENCE(SELECT=): {len(chosen)} of the rows {', '.join(map(str, request.select[:20]))} are used"
+            raise SpecificationError(what, run.program.model.spot, f"{request.size} or more numbers of rows that miss nothing")
+        if (count := comb(len(chosen), request.size)) > MOST_TUPLES:
+            what = f"INFLUENCE(SIZE={request.size}) leaves {count:,} sets of rows out, one after the other"
+            raise SizeError(what, run.program.model.spot, f"name fewer rows: size={request.size} select=1 2 3 (up to {MOST_TUPLES:,} sets)")
+        for rows in combinations(chosen.tolist(), request.size):
+            yield " ".join(str(used[row] + 1) for row in rows), np.array(rows)
         return
     effect = glm_effect(request.effect, run.program.class_names)
     if effect.continuous or not effect.classes:
         what = f"INFLUENCE(EFFECT={request.effect.text}) is not an effect of class variables"
         raise SpecificationError(what, run.program.model.spot, "name variables of the CLASS statement")
     found = class_of(run.rows, effect.classes)
-    codes = np.asarray(found.codes)[run.fit.design.rows]
+    codes = np.asarray(found.codes)[used]
+    if wrong := [k for k in request.select if k > len(found.levels)]:
+        what = f"INFLUENCE(SELECT={wrong[0]}): {effect.name} has {len(found.levels)} levels"
+        raise SpecificationError(what, run.program.model.spot, "count them in the order of the table of EFFECT= alone")
     for code in np.unique(codes):
+        if request.select and code + 1 not in request.select:
+            continue
         yield found.levels[code], np.flatnonzero(codes == code)
