@@ -180,7 +180,7 @@ figcaption { font-size: .92em; max-width: 46rem; margin-top: .2rem; }
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e3e6ea; --soft: #a3adb8; --line: #39414a; --ground: #1d2329; }
   :root { --blue: #6cb8ea; --green: #4fc9a4; --orange: #e5b04a; --red: #ff9a5c; }
-  body { background: #14181c; } figure img { filter: invert(1) hue-rotate(180deg); }
+  body { background: #14181c; } figure img { filter: invert(1) hue-rotate(180deg) brightness(1.2); mix-blend-mode: screen; }
 }
 @media print { nav { display: none; } h2, figure, table { break-inside: avoid; } main { padding: 0; max-width: none; } }
 @media (max-width: 40rem) { .pair, dl { grid-template-columns: 1fr; } dd { padding-left: 1rem; } th, td { padding: .25rem .45rem; } }

@@ -255,8 +255,8 @@ def _effect_section(section: Section, imputations: CompletedTrial, asked: Effect
     pooled = _pool(analyses, asked, information_anchored=analyses.anchored is not None)
     last = pooled["visit"].iloc[-1]
     section.text(asked.sentence())
-    section.table(pooled[pooled["parameter"] == "difference"], "Differences between arms at each visit.")
-    section.table(pooled[(pooled["parameter"] == "mean") & (pooled["visit"] == last)], "Means of the arms at the last visit.")
+    _pooled_table(section, pooled[pooled["parameter"] == "difference"], "Differences between arms at each visit")
+    _pooled_table(section, pooled[(pooled["parameter"] == "mean") & (pooled["visit"] == last)], "Means of the arms at the last visit")
     random = imputations.at_random()
     if random is None or random.trial is None or all(name == "MAR" for name in random.subjects["strategy"]):
         return
@@ -273,6 +273,20 @@ def _effect_section(section: Section, imputations: CompletedTrial, asked: Effect
             arm = pooled["arm"].iloc[number]
             section.text(f"{arm} at {last}: {before:.4g} missing at random, {after:.4g} under the strategies, {after - before:+.4g}.")
     section.table(pd.DataFrame(rows), "The last visit with the same imputation model, were everything missing at random.")
+
+
+_ANCHORED = "anchored_"
+"""What the columns of information-anchored inference begin with."""
+
+
+def _pooled_table(section: Section, pooled: pd.DataFrame, caption: str) -> None:
+    """Pooled estimates; what the other rule says in a table of its own, since a table with both is wider than the page."""
+    other = {name: name.removeprefix(_ANCHORED) for name in pooled.columns if name.startswith(_ANCHORED)}
+    silent = ["parameter", *(["mcse"] if not pooled["mcse"].fillna(0.0).any() else [])]  # the caption says it; nothing was drawn at random
+    section.table(pooled.drop(columns=[*silent, *other]), f"{caption}.")
+    if other:
+        anchored = pooled[["visit", "arm", "estimate", *other]].rename(columns=other)
+        section.table(anchored, f"{caption}, by information-anchored standard errors.")
 
 
 def _analyse(imputations: CompletedTrial, asked: EffectOptions) -> Analyses:

@@ -139,6 +139,9 @@ def test_the_report_says_what_the_strategies_and_the_test_do(which: str, request
     random = own.at_random().analyse(ANALYSIS).pool().set_index(["visit", "parameter"]).loc[(8, "difference"), "estimate"]
     under = own.analyse(ANALYSIS).pool().set_index(["visit", "parameter"]).loc[(8, "difference"), "estimate"]
     assert f"drug at 8: {random:.4g} missing at random, {under:.4g} under the strategies" in page
+    widest = max(row.count("<th") for row in page.split("<tr>"))
+    assert widest <= 10, "a table wider than the page"
+    assert ("by information-anchored standard errors" in page) == (own.analyse(ANALYSIS).anchored is not None)
     with pytest.raises(blm.errors.BayesLMMError):
         own.report(analysis=ANALYSIS, alternative="both")
 
