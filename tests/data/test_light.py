@@ -14,7 +14,7 @@ from tests.data.designs import build
 PROGRAM = """
 import sys
 from tests.data.designs import build, days
-build("y ~ x * arm + log(day + 1) + (x | g) + (1 | g:h)", days()).encoding.fixed(days())
+build("y ~ x * arm + log(day + 1) + (x | g) + (1 | g:h)", days()).encoding.encode_fixed(days())
 print([name for name in ("formulaic", "narwhals", "polars", "pymc", "matplotlib") if name in sys.modules])
 """
 

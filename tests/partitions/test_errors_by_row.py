@@ -76,7 +76,8 @@ def test_rows_in_parts_and_of_a_table_are_the_rows_in_memory(seed: int) -> None:
         assert (one.nobs, one.df_model, one.model.n_dropped) == (other.nobs, other.df_model, other.model.n_dropped)
         assert other.criterion == pytest.approx(one.criterion, rel=1e-10)
         errors = np.sqrt(np.diagonal(one.vcov.to_numpy()))
-        assert np.all(np.abs(one.fixef - other.fixef) <= 1e-8 * (one.fixef.abs() + errors))
+        # a search ends where the criterion tells points apart no longer, and rows in another order round it differently
+        assert np.all(np.abs(one.fixef - other.fixef) <= 1e-6 * errors)
         assert {name: check.verdict for name, check in one.checks.items()} == {name: check.verdict for name, check in other.checks.items()}
 
 
