@@ -39,6 +39,7 @@ def test_the_sampler_passes_on_a_small_design() -> None:
     assert found.ranks.to_numpy().max() <= 49
 
 
+@pytest.mark.slow
 def test_a_planted_error_is_found_with_few_replications() -> None:
     assert calibrate(scenario("intercepts"), 250, seed=2, sampler=narrow_alpha).checks["uniform"].verdict == "failed"
 

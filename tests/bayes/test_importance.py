@@ -59,6 +59,7 @@ def test_a_refused_sample_is_sampled_by_nuts(monkeypatch: pytest.MonkeyPatch) ->
     assert "not trusted" in post.checks["method"].value
 
 
+@pytest.mark.slow
 def test_a_bad_proposal_planted_in_the_sampler_never_reaches_a_posterior(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every round is drawn from a third of the posterior's width: the gate refuses the weights, and a chain gives the right posterior."""
     built = model("intercepts", blm.Priors(alpha="normal"))

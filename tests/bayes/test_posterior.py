@@ -113,6 +113,7 @@ def test_the_same_seed_gives_the_same_draws() -> None:
     assert not np.array_equal(a.draws.alpha, c.draws.alpha)
 
 
+@pytest.mark.slow
 def test_draws_do_not_depend_on_the_number_of_threads() -> None:
     code = (
         "from tests.bayes.designs import model; import numpy as np;"

@@ -253,6 +253,7 @@ def test_draws_given_alpha_follow_the_closed_form(name: str) -> None:
     assert np.abs((np.cov(drawn, rowvar=False) - cover) / np.outer(sd, sd)).max() < 7.0 / np.sqrt(count)
 
 
+@pytest.mark.slow
 def test_a_crossing_of_middle_size_has_the_posterior_of_its_own_density() -> None:
     rng = np.random.default_rng(2)
     s, i = rng.integers(0, 90, 2500), rng.integers(0, 90, 2500)

@@ -83,6 +83,7 @@ def test_toml_is_toml(page: Path) -> None:
             tomllib.loads(block.text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", with_blocks("r"), ids=name)
 def test_the_other_side_runs_too(page: Path) -> None:
     """The R of a page runs in R, where R and the packages that the page names are there."""

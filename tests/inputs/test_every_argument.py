@@ -138,6 +138,7 @@ def complaints(every: bool) -> Iterator[str]:
                     yield found
 
 
+@pytest.mark.slow
 def test_two_odd_values_of_every_argument(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     prepare(tmp_path)

@@ -80,6 +80,7 @@ def test_structured_errors_come_back(trial: pd.DataFrame, tmp_path: Path) -> Non
     assert fit.residual_params.equals(again.residual_params)
 
 
+@pytest.mark.slow
 def test_a_variance_of_the_fitted_value_comes_back_with_the_fitted_values_it_had(sleepstudy: pd.DataFrame, tmp_path: Path) -> None:
     fit = blm.LMM("Reaction ~ Days + (1 | Subject)", sleepstudy, variance="const_power(fitted)").fit()
     assert_equal(fit, opened(fit, tmp_path))

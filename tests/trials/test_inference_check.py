@@ -75,6 +75,7 @@ def test_every_method_has_a_place_in_the_order() -> None:
     assert sorted(PREFERENCE) == sorted([*SIDE_BY_SIDE, *ONE_BY_ONE])
 
 
+@pytest.mark.slow
 def test_a_report_has_the_check_and_the_one_sided_imputations(trial: pd.DataFrame, events: pd.DataFrame, model: blm.LMM) -> None:
     fit = model.fit()
     imp = blm.impute(model, treatment="arm", reference={"drug": "placebo"}, events=events, strategy="CIR")

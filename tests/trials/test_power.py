@@ -178,6 +178,7 @@ def test_one_sided_and_equivalence_tests() -> None:
         assert abs(analytic - simulated) < 0.03, options
 
 
+@pytest.mark.slow
 def test_drop_out_costs_power() -> None:
     plan = mmrm(40, 1.6)
     full = plan.power(LAST, nsim=60, seed=1).frame
