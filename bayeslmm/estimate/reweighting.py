@@ -74,7 +74,12 @@ def _centred_covariate(factor: VarianceDesign) -> _CentredCovariate:
     return _CentredCovariate(replace(factor, covariate=freeze(v / np.exp(center))), center)
 
 
-MAX_ROUNDS = 60
+MAX_ROUNDS = 200
+
+SLOW_ROUND = 0.9
+LEAST_STEP = 0.25
+"""Of the way to the new fitted values, which is halved down to this after a round that leaves more than such a share of the last change:
+whole steps may go to and fro between two fits for ever, around a point where weights and fit agree."""
 
 MAX_FAILED_ROUNDS = 5
 """Rounds in a row whose search does not converge, after which the objective is taken to have no minimum."""
@@ -98,14 +103,16 @@ def fit_reweighted(problem: Problem, method: Method, *, kept: bool = False) -> t
     if not depends_on_fitted(problem) or found.interrupted:
         return problem, found
     before, elapsed, path = weighted_fit_values(problem, found), found.elapsed, found.path
-    change, lost = np.inf, 0
+    change, step, lost = np.inf, 1.0, 0
     for _ in range(MAX_ROUNDS):
         problem = build_problem(problem.design, before)
         found = estimate(problem, method, start=found.x, near=True, kept=kept)
         elapsed, path = elapsed + found.elapsed, path + found.path
         now = weighted_fit_values(problem, found)
-        change = float(np.abs(now - before).max() / max(float(np.abs(before).max()), 1e-300))
-        before = now
+        last, change = change, float(np.abs(now - before).max() / max(float(np.abs(before).max()), 1e-300))
+        if change > SLOW_ROUND * last:
+            step = max(0.5 * step, LEAST_STEP)
+        before = before + step * (now - before)
         lost = 0 if found.converged else lost + 1
         if change < SETTLED_CHANGE or found.interrupted or lost == MAX_FAILED_ROUNDS:
             break
