@@ -16,6 +16,7 @@ from bayeslmm._validation import require_one_of
 from bayeslmm.errors import BayesLMMError, BayesLMMWarning, DataError, SpecificationError, warn_user
 from bayeslmm.estimate.estimate import require_finished
 from bayeslmm.inference.intervals.resampling import without
+from bayeslmm.likelihood.identification import full_rank
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel
 from bayeslmm.model.fit import Fit
 from bayeslmm.model.many_fits import BatchModel, ManyFits, ResponseBatch
@@ -140,8 +141,6 @@ def _with_rows(model: BatchModel, rows: NDArray[np.bool_]) -> BatchModel:
     if not rows.any():
         raise DataError("every value of the response is missing", "Y", "leave the response out")
     design = model.design
-    # on the standardized columns of all rows: neither units nor origins enter
-    X = model.problem.standardization.Xy(design, slice(0, design.nobs))[rows, :-1]
-    if np.linalg.matrix_rank(X) < X.shape[1]:
+    if not full_rank(design.X[rows]):
         raise DataError("the rows that are left do not tell the fixed effects apart", "a response with missing values", "leave it out")
     return model.with_design(without(design, ~rows))

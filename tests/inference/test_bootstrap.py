@@ -226,3 +226,12 @@ def test_a_value_that_no_replicate_has_is_no_number_in_the_summary() -> None:
         statistic=Turns({"a": 1.0, "b": 2.0}, {"a": 1.0, "b": np.nan}, {"a": 1.0, "b": np.nan}, {"a": 1.0, "b": np.nan}),
     )
     assert boot.summary()["std_error"].isna().tolist() == [False, True]
+
+
+def test_cases_of_a_variance_function_are_refitted_wherever_its_covariate_starts() -> None:
+    rng = np.random.default_rng(0)
+    g, x = np.repeat(np.arange(12), 5), rng.uniform(-3, 3, 60)
+    data = pd.DataFrame({"g": g, "x": x, "y": rng.normal(size=12)[g] + 0.2 * x + np.exp(0.2 * x) * rng.normal(size=60)})
+    near, far = (blm.LMM("y ~ x + (1 | g)", data.assign(x=x + origin), variance="exp(x)").fit() for origin in (0.0, 500.0))
+    limits = [fit.bootstrap(8, kind="case", seed=1).frame[["sd__Intercept|g", "expon", "x"]] for fit in (near, far)]
+    np.testing.assert_allclose(limits[1], limits[0], rtol=1e-3, atol=1e-4)

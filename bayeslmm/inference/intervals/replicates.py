@@ -19,6 +19,7 @@ from bayeslmm.data.design import Design
 from bayeslmm.errors import BayesLMMError, SpecificationError
 from bayeslmm.estimate.batch_descent import BatchFits
 from bayeslmm.estimate.estimate import Estimate, estimate
+from bayeslmm.estimate.reweighting import fit_reweighted
 from bayeslmm.inference.intervals.batch_refit import (
     lift_off_boundary,
     problem_of_products,
@@ -185,9 +186,8 @@ class CaseResampler:
         design = resample_design(fit.design, self.factor, drawn)
         if not full_rank(design.X):
             raise np.linalg.LinAlgError("columns of X are collinear in the rows drawn")
-        problem = build_problem(design)
-        model = with_design(fit.model, design)
-        return _values(problem, estimate(problem, _method(fit)), model, self.statistic, type(fit), self.names)
+        problem, found = fit_reweighted(build_problem(design), _method(fit))
+        return _values(problem, found, with_design(fit.model, design), self.statistic, type(fit), self.names)
 
 
 def with_design(model: Any, design: Design) -> Any:
