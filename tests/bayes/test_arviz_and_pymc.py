@@ -155,7 +155,7 @@ GRAPHS = {
 }
 
 
-@pytest.mark.parametrize("form", ["marginal", "hierarchical"])
+@pytest.mark.parametrize("form", [pytest.param("marginal", marks=pytest.mark.slow), "hierarchical"])
 @pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in GRAPHS else pytest.mark.slow) for n in every_verb.MODELS])
 def test_graphs_are_copied_intervened_on_and_observed(name: str, form: Any) -> None:
     graph = every_verb.MODELS[name]().updated(changes=GRAPHS.get(name, {})).to_pymc(form)

@@ -36,7 +36,7 @@ def ranks(replications: int, formula: str) -> dict[str, np.ndarray]:
     return {name: np.array(values) for name, values in found.items()}
 
 
-@pytest.mark.parametrize("replications", [pytest.param(100), pytest.param(1000, marks=pytest.mark.sbc)])
+@pytest.mark.parametrize("replications", [pytest.param(100, marks=pytest.mark.slow), pytest.param(1000, marks=pytest.mark.sbc)])
 def test_ranks_are_uniform(replications: int) -> None:
     found = ranks(replications, "y ~ x + (x | g)")
     for name, values in found.items():

@@ -32,7 +32,11 @@ def found_again(case: Case) -> float:
     return 1e-5 if case.label.startswith(("fa/", "fa(", "fa1")) else 1e-7
 
 
-@pytest.fixture(params=CASES, ids=[case.label for case in CASES])
+LONG = {case.label for case in CASES if case.label.startswith(("matern+nugget", "matern@ad+nugget")) and not case.label.endswith("/2")}
+"""Bessel functions of many points: a minute for all."""
+
+
+@pytest.fixture(params=[pytest.param(case, id=case.label, marks=[pytest.mark.slow] if case.label in LONG else []) for case in CASES])
 def case(request) -> Case:
     return request.param
 

@@ -17,8 +17,6 @@ MODULES = (
     "model.lmm",
     "model.load",
     "results.estimates",
-    "model.fit",
-    "formula.update",
 )
 ELSEWHERE = frozenset(
     {"bootstrap", "confint", "icc", "influence", "plot", "prior_predictive", "priors", "profile", "r2", "sample"}

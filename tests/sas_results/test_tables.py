@@ -297,7 +297,8 @@ def test_the_variance_of_a_structure_is_its_residual_row(repeated: str, values: 
     assert again["M2ResLogLike"] == pytest.approx(row["M2ResLogLike"], abs=1e-7)
 
 
-@pytest.mark.parametrize("proc_option", ["", pytest.param("method=ml", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("proc_option", ["", "method=ml"])
 def test_a_grid_without_profiling_takes_the_residual_variance_given(proc_option: str) -> None:
     frame = hemmerle_hartley()
     for options in (("noprofile " + proc_option, ""), (proc_option, "/ noprofile")):
