@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
@@ -218,14 +218,12 @@ def read_imputation_model(
         what = "the formula reads column 'imputed', which says in completed data what was imputed"
         raise SpecificationError(what, f"model {model.formula}", "rename the column")
     layout = _read(frame, columns, reference, residual)
+    better = _order_of_time(layout) if isinstance(events, Sized) and len(events) else ()
+    if better:
+        visits = pd.Categorical(frame[columns.visit], better, ordered=True)
+        model = model.updated(None, frame.assign(**{columns.visit: visits}), {})
+        layout = _read(model.data, columns, reference, model.design.residual)
     found = read_events(layout, events, strategy)
-    if events is not None and (found.first < len(layout.visits)).any():
-        better = _order_of_time(layout)
-        if better:
-            visits = pd.Categorical(frame[columns.visit], better, ordered=True)
-            model = model.updated(None, frame.assign(**{columns.visit: visits}), {})
-            layout = _read(model.data, columns, reference, model.design.residual)
-            found = read_events(layout, events, strategy)
     _require_arms(layout)
     fit = _fit_at_random(model, layout, found, criterion)
     labels = {label_key(label): i for i, label in enumerate(fit.design.residual.subject.levels)}
