@@ -299,10 +299,9 @@ def _names_used(program: MixedProgram) -> Iterable[tuple[str, str]]:
     yield from (("INFLUENCE", v) for v in (model.influence.effect.variables if model.influence and model.influence.effect else ()))
     yield from (("CLASS", c) for c in program.class_names)
     for random in program.random:
-        yield from (("RANDOM", v) for e in (*random.effects, random.subject, random.group) if e for v in e.variables)
+        yield from (("RANDOM", v) for e in random.all_effects for v in e.variables)
     if repeated := program.repeated:
-        effects = (*repeated.effects, *repeated.dispersion, repeated.subject, repeated.group)
-        yield from (("REPEATED", v) for e in effects if e for v in e.variables)
+        yield from (("REPEATED", v) for e in repeated.all_effects for v in e.variables)
         yield from (("REPEATED", v) for v in repeated.type.coordinates)
     for condition in (program.where, program.proc.data_options.where):
         yield from (("WHERE", v) for v in (columns_in(condition) if condition else ()))

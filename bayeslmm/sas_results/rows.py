@@ -273,12 +273,10 @@ def class_of(rows: ProgramRows, names: Sequence[str]) -> ClassLevels:
 def model_columns(translation: Translation, frame: pd.DataFrame) -> tuple[str, ...]:
     """The columns of the model, of which a row that is used misses none."""
     program = translation.program
-    effects = [*program.model.effects, *(e for r in program.random for e in (*r.effects, r.subject, r.group) if e)]
+    effects = [*program.model.effects, *(e for r in program.random for e in r.all_effects)]
     names = [program.model.response, *([program.weight] if program.weight else [])]
     if program.repeated is not None:
-        effects += [
-            e for e in (*program.repeated.effects, *program.repeated.dispersion, program.repeated.subject, program.repeated.group) if e
-        ]
+        effects += program.repeated.all_effects
         names += program.repeated.type.coordinates
     names += [name for effect in effects for name in effect.variables]
     return tuple(dict.fromkeys(name for name in names if name in frame.columns))

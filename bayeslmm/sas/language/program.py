@@ -174,6 +174,11 @@ class RandomStatement:
     nofullz: bool = field(default=False, compare=False)
     spot: str = field(default="", compare=False)
 
+    @property
+    def all_effects(self) -> tuple[SASEffect, ...]:
+        """Every effect that it names, those of SUBJECT= and GROUP= too."""
+        return tuple(e for e in (*self.effects, self.subject, self.group) if e is not None)
+
 
 @dataclass(frozen=True, slots=True)
 class RepeatedStatement:
@@ -193,6 +198,11 @@ class RepeatedStatement:
     displays: tuple[str, ...] = ()
     blocks: tuple[int, ...] = (1,)
     spot: str = field(default="", compare=False)
+
+    @property
+    def all_effects(self) -> tuple[SASEffect, ...]:
+        """Every effect that it names: those of the rows, of LOCAL=EXP(), SUBJECT= and GROUP=."""
+        return tuple(e for e in (*self.effects, *self.dispersion, self.subject, self.group) if e is not None)
 
 
 @dataclass(frozen=True, slots=True)
