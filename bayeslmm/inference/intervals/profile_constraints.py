@@ -154,7 +154,7 @@ RANGE_ENDS = {"log": 30.0, "logit": 30.0, "fisher": 7.0, "plain": np.inf}
 """How far out on a scale the ends of a range are looked at, logarithms from that of a unit: a correlation of 1 - 2e-6."""
 
 MULTIPLIER_ROUNDS = 15
-"""Multiplier updates of the augmented Lagrangian."""
+"""Multiplier updates of the augmented Lagrangian, and Newton steps onto the slice."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -206,16 +206,15 @@ def symmetric_inverse(hessian: Array) -> Array:
     return np.asarray((vectors[:, kept] / values[kept]) @ vectors[:, kept].T)
 
 
-class DenseState(RandomEffectsState):
-    """An evaluation of few columns as one matrix; what is asked of levels is found level by level when it is first asked for."""
+class PointState(RandomEffectsState):
+    """An evaluation made without levels; what is asked of them is found level by level when it is first asked for."""
 
-    def __init__(self, kernel: RandomEffectsKernel, point: DenseFactor) -> None:
-        own = {"parameters": kernel.parameters, "x": point.x[None], "kernel": kernel, "point": point}
-        for name, value in own.items():
+    def __init__(self, kernel: RandomEffectsKernel, x: Array, point: DenseFactor | RowEvaluation) -> None:
+        for name, value in {"parameters": kernel.parameters, "x": x, "kernel": kernel, "point": point}.items():
             object.__setattr__(self, name, value)
 
     kernel: RandomEffectsKernel
-    point: DenseFactor
+    point: DenseFactor | RowEvaluation
 
     @cached_property
     def levels(self) -> BlockedCholesky:
@@ -228,6 +227,15 @@ class DenseState(RandomEffectsState):
     @property
     def solution(self) -> Solution:
         return self.point.solution
+
+    def newton_matrix(self, restricted: bool, sigma2: float, df: int) -> Array:
+        return self.point.newton_matrix(restricted, sigma2, df)
+
+
+class DenseState(PointState):
+    """An evaluation of few columns as one matrix."""
+
+    point: DenseFactor
 
     def modes(self) -> list[Array]:
         return self.point.modes()
@@ -235,37 +243,14 @@ class DenseState(RandomEffectsState):
     def gradients(self, restricted: bool) -> tuple[Array, Array]:
         return self.point.logdet_slope(restricted)[None], self.point.r2_slope[None]
 
-    def newton_matrix(self, restricted: bool, sigma2: float, df: int) -> Array:
-        return self.point.newton_matrix(restricted, sigma2, df)
 
-
-class RowState(RandomEffectsState):
+class RowState(PointState):
     """An evaluation by rows, where effects are so large that cross-products have lost the residuals; levels from the cross-products."""
 
-    def __init__(self, kernel: RandomEffectsKernel, x: Array, point: RowEvaluation) -> None:
-        for name, value in {"parameters": kernel.parameters, "x": x, "kernel": kernel, "point": point}.items():
-            object.__setattr__(self, name, value)
-
-    kernel: RandomEffectsKernel
     point: RowEvaluation
-
-    @cached_property
-    def levels(self) -> BlockedCholesky:
-        return self.kernel.by_level(self.x, derivatives=True).levels
-
-    @property
-    def estimated(self) -> IterativeSchur | None:
-        return None
-
-    @property
-    def solution(self) -> Solution:
-        return self.point.solution
 
     def gradients(self, restricted: bool) -> tuple[Array, Array]:
         return self.point.gradients(restricted)
-
-    def newton_matrix(self, restricted: bool, sigma2: float, df: int) -> Array:
-        return self.point.newton_matrix(restricted, sigma2, df)
 
     def sigma_gradients(self, restricted: bool, sigma2: float) -> list[Array]:
         return self.point.sigma_gradients(restricted, sigma2)
@@ -401,7 +386,7 @@ class RandomEffectsKernel:
         if self.dense is not None and derivatives and len(x) == 1 and not self._large(x):
             point = self.dense.evaluate(x[0])
             if point is not None:
-                return DenseState(self, point)
+                return DenseState(self, x, point)
         return self.by_level(x, derivatives)
 
 
