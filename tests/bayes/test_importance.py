@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
-from scipy import stats
+from scipy import special, stats
 
 import bayeslmm as blm
 from bayeslmm._arrays import Array
 from bayeslmm.bayes.log_posterior.density import density
 from bayeslmm.bayes.sampling.importance import (
+    FINE_EFFICIENCY,
     SplitT,
     Weights,
     draw_weighted,
@@ -19,7 +21,7 @@ from bayeslmm.bayes.sampling.importance import (
     sample_importance,
     smooth_weights,
 )
-from bayeslmm.bayes.sampling.mode import find_mode
+from bayeslmm.bayes.sampling.mode import PosteriorMode, find_mode
 from bayeslmm.bayes.sampling.nuts import ess, r_hat, sample_nuts
 from tests.bayes.designs import grouped, model
 
@@ -153,6 +155,37 @@ def test_nuts_and_importance_sampling_agree() -> None:
         assert r_hat(own) < 1.03
         mean = float(weights @ found.points[:, j])
         assert own.mean() == pytest.approx(mean, abs=4.5 * own.std() / np.sqrt(ess(own)))
+
+
+@pytest.mark.parametrize("rows", [8, 20, 30])
+def test_what_the_likelihood_cannot_tell_apart_needs_no_chain(rows: int) -> None:
+    """One row a level: the density has two arms, along which one of the sds goes to 0."""
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        frame = pd.DataFrame({"x": rng.normal(size=rows), "y": rng.normal(size=rows), "row": [f"r{i}" for i in range(rows)]})
+        post = blm.LMM("y ~ x + (1 | row)", frame, check="warn").sample(draws=20, seed=seed)
+        assert post.method == "importance", post.checks["method"]
+
+
+def test_a_proposal_follows_a_density_that_is_skew_in_many_dimensions() -> None:
+    """Log gamma variables, mixed: no axis of a split t is one of theirs. The evidence and the means are known."""
+    d, shape = 8, 1.0
+    A = np.linspace(0.3, 1.5, d) * np.random.default_rng(2).normal(size=(d, d))
+    inverse, constant = np.linalg.inv(A), np.linalg.slogdet(A)[1] + d * special.gammaln(shape)
+
+    def values(phi: Array) -> Array:
+        u = phi @ inverse.T
+        with np.errstate(over="ignore"):
+            return np.asarray((shape * u - np.exp(u)).sum(axis=1) - constant)
+
+    centre = A @ np.full(d, np.log(shape))
+    mode = PosteriorMode(centre, float(values(centre[None])[0]), np.zeros(d), shape * inverse.T @ inverse, True, 0.0, ())
+    found = sample_importance(values, mode, 16_000, np.random.default_rng(1))
+    assert found.trusted
+    assert found.weights.efficiency > FINE_EFFICIENCY
+    assert found.weights.evidence == pytest.approx(0.0, abs=4.0 / np.sqrt(found.weights.ess))
+    expected, spread = A @ np.full(d, special.digamma(shape)), np.sqrt(special.polygamma(1, shape) * (A**2).sum(1))
+    np.testing.assert_allclose(np.exp(found.weights.log) @ found.points, expected, atol=5.0 * spread.max() / np.sqrt(found.weights.ess))
 
 
 def test_ess_of_independent_draws_is_their_number() -> None:

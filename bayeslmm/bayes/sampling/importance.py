@@ -1,7 +1,8 @@
 """Adaptive importance sampling of the covariance parameters: no chain, no warm-up, and the evidence for free.
 
-A split t at the mode, two rounds of refitting to weighted draws, then one large sample whose weights are Pareto-smoothed. A gate says
-whether the weights can be trusted; if not, a mixture fitted by EM and more draws are tried before the caller turns to a Markov chain.
+A split t at the mode, two rounds of refitting to weighted draws, four where it follows the density badly, then one large sample whose
+weights are Pareto-smoothed. A gate says whether the weights can be trusted; if not, mixtures fitted by EM and more draws are tried before
+the caller turns to a Markov chain.
 """
 
 from __future__ import annotations
@@ -247,6 +248,15 @@ LEAST_DRAWS = 100
 LEAST_EFFICIENCY = 0.05
 """Below it, adapting further pays more than drawing further."""
 
+FINE_EFFICIENCY = 0.2
+"""Effective share of the draws of a refitted proposal below which two more rounds pay, where a large sample follows."""
+
+MIXTURE_PARTS, MIXTURE_DF, MIXTURE_ROUND = 3, 12.0, 4
+"""Parts of the mixture fitted in the last of them, their degrees of freedom, and how many rounds' draws it is fitted to."""
+
+NEAR_EFFICIENCY = 0.1
+"""Effective share from which a shut gate is tried a third and a fourth time: what is missed is a tail, and a chain costs far more."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WeightedDraws:
@@ -294,7 +304,7 @@ def draw_weighted(values: LogDensityValues, proposal: Proposal, n: int, rng: Gen
 
 
 def sample_importance(
-    values: LogDensityValues, mode: PosteriorMode, n: int, rng: Generator, attempts: int = 2, adaptation: int = 1
+    values: LogDensityValues, mode: PosteriorMode, n: int, rng: Generator, attempts: int = 4, adaptation: int = 1
 ) -> WeightedDraws:
     """n weighted draws; when the gate stays shut, again with a better proposal and more draws; `adaptation` times the draws of rounds."""
     d = len(mode.phi)
@@ -305,16 +315,23 @@ def sample_importance(
     size = adaptation * ROUND_DRAWS * max(1, -(-d // 4))
     proposal: Proposal = split_t_at_mode(mode, values)
     evaluations = 2 * d
-    for _ in range(2):
-        points, known, weights, stopped = draw_weighted(values, proposal, size, rng)
-        evaluations += size
+    for number in range(4):
+        points, known, weights, stopped = draw_weighted(values, proposal, size if number < 3 else MIXTURE_ROUND * size, rng)
+        evaluations += len(points)
         if stopped:
             return WeightedDraws(points, known, weights, is_trusted(weights), 0, evaluations, True, proposal)
+        if number == 3:
+            proposal = cluster_proposal(points, np.exp(weights.log), proposal, rng, MIXTURE_PARTS, MIXTURE_DF)
+            break
         proposal = refit_proposal(points, np.exp(weights.log))
+        if number == 1 and (weights.efficiency > FINE_EFFICIENCY or n < 2 * MIXTURE_ROUND * size):
+            break
     points, known, weights, stopped = draw_weighted(values, proposal, n, rng)
     evaluations += n
     best, done = WeightedDraws(points, known, weights, is_trusted(weights), 1, evaluations, stopped, proposal), 1
     while not best.interrupted and not (best.trusted and best.weights.efficiency > LEAST_EFFICIENCY) and done < attempts:
+        if done >= 2 and best.weights.efficiency < NEAR_EFFICIENCY:
+            break
         done += 1
         try:
             proposal = cluster_proposal(points, np.exp(weights.log), proposal, rng, max(2, d))
