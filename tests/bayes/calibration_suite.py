@@ -102,8 +102,9 @@ EXPENSIVE: dict[str, tuple[str, int]] = {
     "slopes of many rows": ("(x | g)", 300),
     "crossed slopes": ("(x || g) + (x || k)", 100),
     "many columns": ("(1 | g)", 36),
+    "unstructured errors": ("us(visit | g)", 100),
 }
-"""Random effects, and how many replications are done in half a minute."""
+"""Random effects or structure of the errors, and how many replications are done in half a minute."""
 
 HALF_NORMAL = ("half_normal", 1.5)
 OTHER_PRIORS: dict[str, tuple[str, dict[str, Any], dict[str, Any], int]] = {
@@ -133,6 +134,31 @@ OTHER_PRIORS: dict[str, tuple[str, dict[str, Any], dict[str, Any], int]] = {
         {"alpha": _of_both("laplace", 0.0, 1.0), "sd": ("truncated_normal", 0.5, 1.0), "sigma": ("lognormal", 0.0, 0.5)},
         300,
     ),
+    "half-Cauchy, gamma": ("y ~ x + (1 | g)", {}, {"alpha": "normal", "sd": ("half_cauchy", 0.5), "sigma": ("gamma", 4.0, 4.0)}, 300),
+    "gamma, inverse gamma": (
+        "y ~ x + (1 | g) + (1 | h)",
+        {},
+        {"alpha": "normal", "sd": {"g": ("gamma", 2.0, 2.0), "h": ("inverse_gamma", 3.0, 1.5)}, "sigma": ("inverse_gamma", 4.0, 3.0)},
+        300,
+    ),
+    "uniform, half-Cauchy, LKJ": (
+        "y ~ x + (x | g)",
+        {},
+        {"alpha": "normal", "sd": ("uniform", 0.0, 2.0), "sigma": ("half_cauchy", 0.7), "corr": ("lkj", 2.0)},
+        300,
+    ),
+    "uniform sigma, exponential": (
+        "y ~ x + (x || g)",
+        {},
+        {"alpha": "normal", "sd": ("exponential", 1.0), "sigma": ("uniform", 0.1, 2.0)},
+        300,
+    ),
+    "unstructured errors, LKJ": (
+        "y ~ x",
+        {"residual": "us(visit | g)"},
+        {"alpha": "normal", "sigma": HALF_NORMAL, "corr": ("lkj", 2.0)},
+        200,
+    ),
 }
 """Formula, options and priors of what is held and of families other than those of the scenarios above, and how many replications are
 done in half a minute. A prior that is flat on log sigma is improper: there is nothing to draw a truth from, and `calibrate` refuses it."""
@@ -157,19 +183,24 @@ def failing(found: Calibration, scenarios: int = len(SCENARIOS)) -> pd.DataFrame
 
 def expensive(name: str) -> blm.LMM:
     """A model of the kind that polynomials are for."""
-    frame = grouped(groups=40, each=50) if name == "slopes of many rows" else grouped(groups=25, each=12)
+    groups, each = {"slopes of many rows": (40, 50), "unstructured errors": (60, 3)}.get(name, (25, 12))
+    frame = grouped(groups=groups, each=each)
     names = [f"z{i}" for i in range(30)] if name == "many columns" else ["x"]
     rng = np.random.default_rng(3)
     frame = frame.assign(**{column: rng.normal(size=len(frame)) for column in names}, k=[f"k{i % 12}" for i in range(len(frame))])
     # sds away from 0, where the density is not flat: else most posteriors would be drawn by the weights of the kernel
     alpha = dict.fromkeys(["Intercept", *names], ("normal", 0.0, 1.5))
-    priors = blm.Priors(alpha=alpha, sd=("lognormal", -0.5, 0.4), sigma=("lognormal", 0.0, 0.4))
-    return blm.LMM(f"y ~ {' + '.join(names)} + {EXPENSIVE[name][0]}", frame, priors=priors)
+    priors = blm.Priors(alpha=alpha, sd=("lognormal", -0.5, 0.4), sigma=("lognormal", 0.0, 0.4), corr=("lkj", 2.0))
+    fixed, structure = f"y ~ {' + '.join(names)}", EXPENSIVE[name][0]
+    if name == "unstructured errors":
+        return blm.LMM(fixed, frame, residual=structure, priors=priors)
+    return blm.LMM(f"{fixed} + {structure}", frame, priors=priors)
 
 
 def with_other_priors(name: str) -> blm.LMM:
     formula, options, priors, _ = OTHER_PRIORS[name]
-    return blm.LMM(formula, grouped(), priors=blm.Priors(**priors), check="warn", **options)
+    frame = grouped(each=3) if name == "unstructured errors, LKJ" else grouped()
+    return blm.LMM(formula, frame, priors=blm.Priors(**priors), check="warn", **options)
 
 
 def narrow_prior(target: Density, draws: int, rng: np.random.Generator) -> PosteriorDraws:
