@@ -181,6 +181,7 @@ class Tuning:
     table_pairs : pairs of levels up to which their cross-products are a whole table; sparse bookkeeping would cost more
     dense_off_diagonal : elements that a dense block between the first factor and the rest may hold (2 GB)
     sparse_products : pairwise products up to which that block is a sparse map (12 bytes each for every entry of a level's matrix)
+    paired_speed : multiplications of a dense block in the time of one pairwise product of a sparse map, which has to be made first
     component_columns : columns of a component of crossed levels beyond which it is solved iteratively, by sparse products, not factorised
     probes : probes from which the determinant of such a component is first estimated
     most_probes : probes at most; what is left of the Monte Carlo error then is said
@@ -201,6 +202,7 @@ class Tuning:
     table_pairs: int = 1 << 15
     dense_off_diagonal: int = 1 << 28
     sparse_products: int = 60_000_000
+    paired_speed: float = 80.0
     component_columns: int = 4000
     probes: int = 8
     most_probes: int = 512
@@ -227,6 +229,10 @@ class Tuning:
     def is_one_component(self, columns: int, elements: int) -> bool:
         """Whether the remaining columns are one dense block unlooked at. elements : of what ties them to the first factor."""
         return columns <= self.batched_columns and elements <= self.table_pairs
+
+    def is_crowded(self, products: int, multiplications: int) -> bool:
+        """Whether a dense block beats a sparse map of so many pairwise products of the columns that a level meets."""
+        return products > self.sparse_products or multiplications < self.paired_speed * products
 
     def prefers_dense(self, columns: int, multiplications: float) -> bool:
         """Whether a dense factor of so many columns fits, and costs less than an iterative evaluation of so many multiplications."""

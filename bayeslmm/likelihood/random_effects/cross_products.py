@@ -442,8 +442,9 @@ class Accumulator:
         V0 = self._V0(rest)
         coupling: OffDiagonalBlock | None = None
         if skip:
-            fits = len(where.batches) == 1 and K * offset * len(values) < TUNING.dense_off_diagonal
-            crowded = small or (fits and count_products(rows, K) > TUNING.sparse_products)
+            # a square of all columns: several components of one shape have one batch too
+            fits = where.flat == offset**2 and K * offset * len(values) < TUNING.dense_off_diagonal
+            crowded = small or (fits and TUNING.is_crowded(count_products(rows, K), K * offset**2))
             if related or crowded:
                 E = np.zeros((len(values), K, offset))
                 E[:, rows, columns] = values
