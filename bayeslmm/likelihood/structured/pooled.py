@@ -19,8 +19,8 @@ from bayeslmm.likelihood.structured.blocks import RowBatch, block_of, order_rows
 from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel, level_mask
 from bayeslmm.likelihood.structured.residual_structure import BlockRows, GroupedStructure, ResidualStructure, SpatialStructure
 
-BLOCK_DECIMALS = 12
-"""Decimals, in units of the largest, to which two blocks must agree to be alike."""
+SAME_BITS = 40
+"""Leading bits, of each value's own, to which two blocks must agree to be alike."""
 
 
 def many_matrices(structure: ResidualStructure, phi: Array, block: BlockRows) -> Array:
@@ -160,7 +160,9 @@ def features(kernel: BlockDiagonalKernel, batch: RowBatch) -> Array:
 
 def round_values(values: Array) -> Array:
     """Equal where values agree but for rounding."""
-    return np.asarray(np.round(values / max(float(np.abs(values).max(initial=0.0)), 1e-300), BLOCK_DECIMALS) + 0.0)
+    # each by its own size: beside the largest of a column that goes over many orders the small ones would all be 0
+    mantissa, exponent = np.frexp(values)
+    return np.asarray(np.ldexp(np.round(np.ldexp(mantissa, SAME_BITS)), exponent - SAME_BITS) + 0.0)
 
 
 def row_scale(kernel: BlockDiagonalKernel, rows: Codes) -> Array | float:
