@@ -84,7 +84,7 @@ def solve_rows(logdet: float, rows: Array) -> Solution:
         raise np.linalg.LinAlgError("not positive definite")
     inverse = np.linalg.inv(root)
     logdet_X = 2.0 * float(np.log(np.diagonal(root)).sum())
-    r2 = float(R[p, p]) ** 2
+    r2 = R[p, p] ** 2  # inf where it is beyond the largest number, for which Python would raise
     return Solution(
         np.array([logdet]), (R.T @ R)[None], root[None], np.array([logdet_X]), (inverse.T @ half)[None], np.array([r2]), inverse[None]
     )
