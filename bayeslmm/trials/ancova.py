@@ -22,6 +22,7 @@ from bayeslmm.formula.syntax import Formula, quote_name
 from bayeslmm.inference.intervals.batch_refit import FunctionTests, function_tests, grouped_rows, responses
 from bayeslmm.inference.intervals.batch_structured import descend, parts, points_of_sums, poolable, subject_groups
 from bayeslmm.likelihood.problem import build_problem
+from bayeslmm.likelihood.standardize import find_standardization
 from bayeslmm.specification.model_spec import ModelSpec
 from bayeslmm.trials.layout import Layout, label_key, with_arm
 
@@ -31,7 +32,7 @@ WEIGHTS = ("counterfactual", "equal", "proportional", "proportional-em")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class VisitDesign:
-    """The analysis of one visit: X (N, p), and the rows of means of each arm for S sets of weights, (arms, S, p)."""
+    """One visit: X (N, p), orthogonal over the whole sample, and rows of the means of each arm for S weightings, (arms, S, p)."""
 
     X: Array
     means: Array
@@ -85,7 +86,7 @@ def solve(X: Array, Y: Array, shifts: Array, weights: Array | None) -> Solved:
 
 
 def _inverses(XX: Array) -> Array:
-    """Inverses of (K, p, p); NaN where a sample has lost a level of a factor."""
+    """Inverses of (K, p, p), of columns orthogonal over the whole sample; NaN where a sample has lost a level of a factor."""
     scale = np.sqrt(np.maximum(np.diagonal(XX, axis1=-2, axis2=-1), 1e-300))
     unit = XX / (scale[:, :, None] * scale[:, None, :])
     lost = np.linalg.eigvalsh(unit)[:, 0] < 1e-12
@@ -117,7 +118,10 @@ def visit_design(layout: Layout, formula: str, visit: int, y: Array, weights: Ar
     if design.aliased:
         raise SpecificationError(f"columns are aliased: {', '.join(design.aliased)}", formula, "leave them out of the analysis")
     counts = np.ones((1, len(frame))) if weights is None else weights
-    return VisitDesign(design.X, np.stack([_means(layout, design, frame, arm, counts, how) for arm in range(len(layout.arms))]))
+    rows = np.stack([_means(layout, design, frame, arm, counts, how) for arm in range(len(layout.arms))])
+    # sums of squares of a covariate far from 0 would leave few digits of what it tells
+    standardization = find_standardization(design)
+    return VisitDesign(standardization.Xy(design, slice(0, len(frame)))[:, :-1], standardization.functions(rows))
 
 
 def _formula_of(layout: Layout) -> str:

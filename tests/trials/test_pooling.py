@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -158,6 +159,16 @@ def test_an_ancova_is_the_least_squares_of_its_visit(weights: str, many: blm.Imp
     assert row["estimate"] == pytest.approx(beta[1], rel=1e-10)
     assert row["std_error"] == pytest.approx(np.sqrt(sigma2 * np.linalg.inv(X.T @ X)[1, 1]), rel=1e-10)
     assert row["df"] == len(own) - 3
+
+
+@pytest.mark.parametrize("formula", [ANALYSIS, "change ~ arm * base"])
+@pytest.mark.parametrize("weights", ["counterfactual", "equal", "proportional"])
+def test_no_estimate_depends_on_where_a_covariate_starts(formula: str, weights: str, imp: blm.Imputations, many: blm.Imputations) -> None:
+    for given in (imp, many):
+        moved = replace(given, layout=replace(given.layout, frame=given.layout.frame.assign(base=given.layout.frame["base"] + 2.0**23)))
+        one, two = (own.analyse(formula, weights=weights) for own in (given, moved))
+        np.testing.assert_allclose(two.estimate, one.estimate, rtol=0, atol=1e-7)
+        np.testing.assert_allclose(two.std_error, one.std_error, rtol=0, atol=1e-7)
 
 
 def test_the_difference_is_between_means_where_a_covariate_interacts_with_the_arm(many: blm.Imputations) -> None:
