@@ -19,33 +19,17 @@ FitMethod = Literal["REML", "ML", "MAP"]
 LikelihoodKind = Literal["REML", "ML"]
 """A likelihood: restricted, or full."""
 
-DfMethod = Literal[
-    "satterthwaite",
-    "kenward-roger",
-    "kenward-roger-linear",
-    "between-within",
-    "containment",
-    "residual",
-    "asymptotic",
-    "kr",
-    "KR",
-    "bw",
-]
-"""Degrees of freedom of tests of fixed effects; "kr" is short for Kenward-Roger, "bw" for between-within."""
+DfName = Literal["satterthwaite", "kenward-roger", "kenward-roger-linear", "between-within", "containment", "residual", "asymptotic"]
+"""Degrees of freedom of tests of fixed effects."""
 
-VcovMethod = Literal[
-    "asymptotic",
-    "kenward-roger",
-    "kenward-roger-linear",
-    "CR0",
-    "CR1",
-    "CR2",
-    "CR3",
-    "empirical",
-    "empirical-bias-reduced",
-    "empirical-jackknife",
-]
-"""Covariance of the fixed effects; mmrm's names stand for CR0, CR2 and CR3."""
+DfMethod = Literal[DfName, "kr", "KR", "bw"]
+"""The same, with "kr" short for Kenward-Roger and "bw" for between-within."""
+
+VcovName = Literal["asymptotic", "kenward-roger", "kenward-roger-linear", "CR0", "CR1", "CR2", "CR3"]
+"""Covariance of the fixed effects."""
+
+VcovMethod = Literal[VcovName, "empirical", "empirical-bias-reduced", "empirical-jackknife"]
+"""The same, with mmrm's names of CR0, CR2 and CR3."""
 
 Information = Literal["expected", "observed"]
 """Which information of the covariance parameters Kenward-Roger uses."""
@@ -83,7 +67,7 @@ BootstrapInterval = Literal["percentile", "basic", "bca"]
 GridWeights = Literal["equal", "proportional", "outer", "cells", "flat"]
 """Weights of what a marginal mean averages over."""
 
-Adjustment = Literal["tukey", "holm", "bonferroni", "sidak", "dunnett", "mvt", "fdr", "none"]
+Adjustment = Literal["none", "tukey", "dunnett", "mvt", "holm", "bonferroni", "sidak", "fdr"]
 """Adjustments for several contrasts."""
 
 ResponseAdjustment = Literal["bh", "holm", "bonferroni", "none"]
@@ -94,6 +78,9 @@ InfluenceValues = Literal["estimates", "dfbetas"]
 
 Missing = Literal["drop", "raise"]
 """What is done about rows with missing values."""
+
+CountingRule = Literal["lme4", "mmrm", "sas"]
+"""By whose rule parameters and observations are counted for AIC and BIC."""
 
 CheckMode = Literal["error", "warn"]
 """What is done about a design that cannot identify its parameters."""

@@ -15,7 +15,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
-Verdict = Literal["passed", "noted", "failed"]
+Verdict = Literal["failed", "noted", "passed"]
+"""What a check found, the worst first."""
 
 
 def escape_control(text: str) -> str:

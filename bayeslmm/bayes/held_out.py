@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
 from bayeslmm._arrays import Array, Codes
+from bayeslmm._types import LeaveOut
 from bayeslmm._validation import require_name, require_one_of
 from bayeslmm.bayes.log_posterior.density import Density, arrange_density, repeat_solution
 from bayeslmm.bayes.posterior.predict import log_likelihood
@@ -317,7 +318,7 @@ LEFT_OUT_ELEMENTS = 40_000_000
 
 def held_out(post: PosteriorData, by: str, group: str | None) -> tuple[list[Codes], list[Any], str]:
     """Rows and labels of what is left out, one after the other, and what it is called."""
-    require_one_of(by, ("observation", "group"), "by")
+    require_one_of(by, get_args(LeaveOut), "by")
     if by == "group":
         return level_sets(post, group)
     if group is not None:

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
 import pandas as pd
 
 from bayeslmm._io import as_path, write_atomically
+from bayeslmm._types import TableFormat
 from bayeslmm._validation import require_level, require_name, require_names, require_one_of
 from bayeslmm.bayes.posterior.data import PosteriorData
 from bayeslmm.bayes.posterior.tables import icc_draws, r2_draws, tidy_draws
@@ -27,9 +28,7 @@ from bayeslmm.results.response_scale import transformed_response
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bayeslmm._types import DfMethod, Effects, TableFormat
-
-FORMATS = ("html", "latex", "docx", "rtf", "markdown")
+    from bayeslmm._types import DfMethod, Effects
 
 
 class TableText(str):
@@ -87,7 +86,7 @@ def tables(
     >>> print(blm.tables(fit, format="markdown").splitlines()[0])
     |  | Reaction |  |
     """
-    require_one_of(format, FORMATS, "format")
+    require_one_of(format, get_args(TableFormat), "format")
     if not models:
         raise SpecificationError("there is no model to show", "tables()", "give one fit or posterior, or several")
     for model in models:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array
+from bayeslmm._types import Ranking
 from bayeslmm._validation import require_one_of
 from bayeslmm.bayes.comparison import (
     distinct_titles,
@@ -25,9 +26,7 @@ from bayeslmm.results.foreign_names import answers_keywords
 from bayeslmm.results.response_scale import outcome_jacobians
 
 if TYPE_CHECKING:
-    from bayeslmm._types import LeaveOut, Ranking, SamplingMethod
-
-RANKING_CRITERIA = ("aic", "bic", "loo", "logo", "evidence")
+    from bayeslmm._types import LeaveOut, SamplingMethod
 
 
 @answers_keywords
@@ -85,7 +84,7 @@ def compare_models(
     """
     if hasattr(by, "design"):
         raise SpecificationError("models are given one by one", "by", 'give them as one list, or by name: {"small": fit, "large": other}')
-    require_one_of(by, RANKING_CRITERIA, "by")
+    require_one_of(by, get_args(Ranking), "by")
     if isinstance(models, Sequence) and not isinstance(models, str):
         models = dict(zip(distinct_titles([title_of(model) for model in models]), models, strict=True))
     if not isinstance(models, Mapping) or not models:

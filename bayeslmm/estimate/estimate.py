@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from bayeslmm._arrays import Array, freeze
-from bayeslmm._types import FitMethod
+from bayeslmm._types import FitMethod, LikelihoodKind
 from bayeslmm.data.design import Design
 from bayeslmm.data.identifiability import FEW_SUBJECTS_CHECK
 from bayeslmm.errors import BayesLMMError, Check, DesignError, IdentifiabilityError, InferenceError
@@ -34,7 +34,7 @@ from bayeslmm.estimate.error_boundary import (
     without_strata,
 )
 from bayeslmm.estimate.newton import DECREASE_TOLERANCE, MACHINE_EPSILON, Interrupted, Outcome, minimise_criterion
-from bayeslmm.likelihood.criterion import CriterionPoint, Method
+from bayeslmm.likelihood.criterion import CriterionPoint
 from bayeslmm.likelihood.prediction import conditional_modes
 from bayeslmm.likelihood.problem import Problem, by_sums
 from bayeslmm.likelihood.random_effects.kernel import RowState
@@ -146,7 +146,9 @@ class Estimate:
         return self.method != "ML"
 
 
-def estimate(problem: Problem, method: Method = "REML", start: Array | None = None, *, near: bool = False, kept: bool = False) -> Estimate:
+def estimate(
+    problem: Problem, method: LikelihoodKind = "REML", start: Array | None = None, *, near: bool = False, kept: bool = False
+) -> Estimate:
     """Minimise the criterion.
 
     method : "REML" or "ML"; start : x, by default where the problem says; kept : Ctrl-C gives the best point so far, marked
@@ -157,7 +159,7 @@ def estimate(problem: Problem, method: Method = "REML", start: Array | None = No
         return _estimate(problem, method, start, near, kept)
 
 
-def _estimate(problem: Problem, method: Method, start: Array | None, near: bool, kept: bool) -> Estimate:
+def _estimate(problem: Problem, method: LikelihoodKind, start: Array | None, near: bool, kept: bool) -> Estimate:
     begin = time.perf_counter()
     restricted, interrupted = method == "REML", False
     check_not_exact(problem)

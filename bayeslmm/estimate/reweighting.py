@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bayeslmm._arrays import Array, freeze
+from bayeslmm._types import LikelihoodKind
 from bayeslmm.data.design import VarianceDesign
 from bayeslmm.errors import Check
 from bayeslmm.estimate.checks import DETERMINANT_CHECK, with_fewer_errors
 from bayeslmm.estimate.estimate import Estimate, estimate
-from bayeslmm.likelihood.criterion import Method
 from bayeslmm.likelihood.problem import Problem, build_problem
 from bayeslmm.likelihood.structured.prediction import subject_modes
 
@@ -35,7 +35,7 @@ class _CentredCovariate:
     unit: float = 1.0
 
 
-def start_centred(problem: Problem, method: Method) -> Array | None:
+def start_centred(problem: Problem, method: LikelihoodKind) -> Array | None:
     """x to start from, or None where the start of the problem does."""
     moved = [_centred_covariate(factor) for factor in problem.design.variance]
     if problem.structured is None or all(m.center == 0.0 and m.unit == 1.0 for m in moved):
@@ -93,7 +93,7 @@ def depends_on_fitted(problem: Problem) -> bool:
     return any(factor.covariate is None and factor.kind != "ident" for factor in problem.design.variance)
 
 
-def fit_reweighted(problem: Problem, method: Method, *, kept: bool = False) -> tuple[Problem, Estimate]:
+def fit_reweighted(problem: Problem, method: LikelihoodKind, *, kept: bool = False) -> tuple[Problem, Estimate]:
     """Estimate, round after round where the variance depends on the fitted value; the problem returned is that of the last round.
 
     kept : Ctrl-C gives the best point so far, marked as interrupted
@@ -132,7 +132,7 @@ MOST_ENLARGEMENTS = 3
 """How often probes are made more."""
 
 
-def _with_enough_probes(problem: Problem, found: Estimate, method: Method, kept: bool) -> tuple[Problem, Estimate]:
+def _with_enough_probes(problem: Problem, found: Estimate, method: LikelihoodKind, kept: bool) -> tuple[Problem, Estimate]:
     """Estimated again from more probes while their Monte Carlo error is too large a share of the standard errors."""
     for _ in range(MOST_ENLARGEMENTS):
         if found.interrupted or not any(check.name == DETERMINANT_CHECK and check.verdict == "failed" for check in found.checks):

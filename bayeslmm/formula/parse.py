@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from typing import cast
+from typing import cast, get_args
 
 from bayeslmm.covariance.base import order_text
 from bayeslmm.covariance.registry import canonical, fits_series, has_nugget, takes_coordinates
@@ -168,7 +168,6 @@ def _expression_columns(text: str) -> tuple[str, ...]:
     return tuple(columns_read(node, inside=not isinstance(node, Name)))
 
 
-VARIANCE_KINDS = ("ident", "power", "exp", "const_power")
 MAX_COORDINATES = 64
 FITTED_VALUE = "fitted"
 _NLME_VARIANCES = {
@@ -336,7 +335,7 @@ def _factor(cursor: Cursor) -> VarianceFactor:
     usage = "write ident(group), power(x), exp(x) or const_power(x), with | group for parameters by group"
     if name.text in _NLME_VARIANCES:
         raise cursor.error(name, f"{name.text} is nlme's name", f"write {_NLME_VARIANCES[name.text]}")
-    if name.kind != "name" or name.text not in VARIANCE_KINDS:
+    if name.kind != "name" or name.text not in get_args(VarianceKind):
         what = "a variance function is missing" if name.kind == "end" else f"there is no variance function {describe_token(name)}"
         raise cursor.error(name, what, usage)
     cursor.expect("(", f"'(' is missing before {describe_token(cursor.token)}", usage)

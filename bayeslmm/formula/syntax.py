@@ -18,7 +18,7 @@ LITERALS = {"True": "True", "False": "False", "None": "None", "TRUE": "True", "F
 # Words that start Python code. A column of this name is quoted in backticks.
 RESERVED = frozenset({"lambda", "await", "and", "or", "not", "if", "else", "for", "in", "is", "import"})
 CODINGS = frozenset({"C", "factor"})
-CONTRASTS = frozenset({"treatment", "sum", "helmert", "poly", "diff", "sdif", "sas"})
+CONTRASTS = ("treatment", "sum", "helmert", "poly", "diff", "sdif", "sas")
 
 
 @dataclass(frozen=True, slots=True)

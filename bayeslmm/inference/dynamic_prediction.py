@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from bayeslmm._arrays import Array, Codes, freeze, freeze_codes
+from bayeslmm._types import IntervalKind
 from bayeslmm._validation import require_one_of
 from bayeslmm.data.columns import series_numbers
 from bayeslmm.data.design import Design
@@ -66,7 +67,7 @@ def predict_dynamic(
     True
     """
     if interval is not None:
-        require_one_of(interval, ("confidence", "prediction"), "interval")
+        require_one_of(interval, get_args(IntervalKind), "interval")
     _require_possible(fit)
     found = _extend_rows(fit, newdata, offset)
     estimate, mean, outcome = _predict_structured(found) if fit.problem.structured is not None else _independent(found)

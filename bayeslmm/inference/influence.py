@@ -16,13 +16,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import get_args
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from bayeslmm._arrays import Array, Codes
+from bayeslmm._types import InfluenceValues
 from bayeslmm._validation import require_flag, require_one_of
 from bayeslmm.data.grouping import GroupingFactor
 from bayeslmm.errors import BayesLMMError, BayesLMMWarning, InferenceError, warn_user
@@ -45,10 +46,6 @@ from bayeslmm.likelihood.threads import one_thread
 from bayeslmm.results.estimates import Estimates
 from bayeslmm.results.fitted import residuals
 from bayeslmm.results.render import bar_shown, progress_bar
-
-if TYPE_CHECKING:
-    from bayeslmm._types import InfluenceValues
-
 
 ROWS_SHOWN = 20_000
 """Rows beyond which a figure of leverage shows as many drawn at random."""
@@ -315,7 +312,7 @@ def influence(
     >>> fit.influence("Subject").columns.tolist()
     ['level', 'Intercept', 'Days', 'cooks_distance']
     """
-    require_one_of(values, ("estimates", "dfbetas"), "values")
+    require_one_of(values, get_args(InfluenceValues), "values")
     require_flag(refit, "refit")
     if group is None:
         return influence_of_rows(fit)

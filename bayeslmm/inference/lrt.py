@@ -20,6 +20,7 @@ import pandas as pd
 from scipy import special
 
 from bayeslmm._arrays import Array, freeze, generator
+from bayeslmm._types import LikelihoodKind
 from bayeslmm._validation import require_flag
 from bayeslmm.covariance.registry import make
 from bayeslmm.data.design import Design, RandomTerm
@@ -27,7 +28,6 @@ from bayeslmm.data.model_matrix import DesignBlock, Term
 from bayeslmm.errors import BayesLMMError, BayesLMMWarning, InferenceError, SpecificationError, warn_user
 from bayeslmm.estimate.estimate import Estimate, Fitted, estimate
 from bayeslmm.estimate.reweighting import fit_reweighted
-from bayeslmm.likelihood.criterion import Method
 from bayeslmm.likelihood.problem import Problem, build_problem
 from bayeslmm.likelihood.threads import one_thread
 from bayeslmm.partitions.fewer_terms import problem_with_terms, standing_rows
@@ -190,12 +190,12 @@ def lrt(*fits: CountedFit, boundary: bool = True) -> pd.DataFrame:
     return _table([_refit_by_ml(fit, method) for fit in fits], boundary)
 
 
-def _refit_by_ml(fit: CountedFit, method: Method) -> Candidate:
+def _refit_by_ml(fit: CountedFit, method: LikelihoodKind) -> Candidate:
     found = fit.estimate if fit.estimate.method == method else fit_reweighted(fit.problem, method)[1]
     return make_candidate(fit.design.spec.title, fit.design, found, fit)
 
 
-def common_method(fits: Sequence[Fitted]) -> Method:
+def common_method(fits: Sequence[Fitted]) -> LikelihoodKind:
     """REML where all are REML fits with the same columns of X."""
     first = fits[0].design
     same = all(_same_columns(f.design, first) for f in fits)
@@ -304,7 +304,7 @@ def ranova(fit: CountedFit, boundary: bool = True) -> pd.DataFrame:
     ['<none>', 'Days in (Days | Subject)']
     """
     require_flag(boundary, "boundary")
-    method: Method = "ML" if fit.estimate.method == "ML" else "REML"
+    method: LikelihoodKind = "ML" if fit.estimate.method == "ML" else "REML"
     if fit.estimate.method == "MAP":
         raise InferenceError("a MAP fit maximises no likelihood", "ranova", "fit by 'REML' or 'ML'")
     if not fit.design.terms:
@@ -435,7 +435,7 @@ def bootstrap_lrt(small: Fitted, large: Fitted, n: int = 1000, seed: int | None 
     return SimulatedTest(observed, share, values, failed)
 
 
-def _criterion(problem: Problem, y: Array, method: Method, start: Array) -> float:
+def _criterion(problem: Problem, y: Array, method: LikelihoodKind, start: Array) -> float:
     """The optimum for another response, from a start that the same design already has had."""
     again = build_problem(replace(problem.design, y=y))
     begin = np.where(np.abs(start) > 0.05, start, again.start) if len(start) else start
@@ -453,7 +453,7 @@ def exact_rlrt(fit: Fitted, n: int = 10_000, seed: int | None = None) -> Simulat
     """
     _require_one_variance(fit)
     reml = fit.estimate.method != "ML"
-    method: Method = "REML" if reml else "ML"
+    method: LikelihoodKind = "REML" if reml else "ML"
     null = fit_reweighted(build_problem(replace(fit.design, terms=())), method)[1]
     observed = max(likelihood_ratio(null.criterion, fit.estimate.criterion), 0.0)
     mu, xi, rest = _eigenvalues(fit)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtr, ndtri
 
-from bayeslmm._types import ConfMethod
+from bayeslmm._types import ConfMethod, Effects
 from bayeslmm._validation import find_word, require_flag, require_level, require_names, require_one_of, spell
 from bayeslmm.errors import SpecificationError
 from bayeslmm.estimate.error_boundary import vanished_parameters
@@ -23,7 +23,7 @@ from bayeslmm.results.predict import two_sided_quantile, with_limits
 from bayeslmm.results.random_effects import varcorr_rows
 
 if TYPE_CHECKING:
-    from bayeslmm._types import BootstrapInterval, BootstrapKind, DfMethod, Effects, Information, LikelihoodKind, Names, VcovMethod
+    from bayeslmm._types import BootstrapInterval, BootstrapKind, DfMethod, Information, LikelihoodKind, Names, VcovMethod
     from bayeslmm.results.estimates import Estimates
 
 
@@ -131,7 +131,6 @@ def _pick_terms(frame: pd.DataFrame, terms: Names) -> pd.DataFrame:
     return out
 
 
-EFFECTS = ("fixed", "ran_pars", "ran_vals", "all")
 COLUMNS = ("effect", "group", "level", "term", "estimate", "std_error", "df", "statistic", "p_value")
 
 
@@ -162,7 +161,7 @@ def tidy_table(
     conf_method: ConfMethod,
 ) -> pd.DataFrame:
     """The tables asked for, one under the other."""
-    require_one_of(effects, EFFECTS, "effects")
+    require_one_of(effects, get_args(Effects), "effects")
     require_flag(conf_int, "conf_int")
     conf_method, conf_level = find_word(conf_method, get_args(ConfMethod), "conf_method", CONF_SYNONYMS), require_level(conf_level)
     parts = []

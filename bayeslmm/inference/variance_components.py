@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 import pandas as pd
 from scipy.special import ndtri
 
 from bayeslmm._arrays import Array, seed_sequence
+from bayeslmm._types import VarianceScale
 from bayeslmm._validation import require_count, require_flag, require_level, require_names, require_one_of
 from bayeslmm.data.frame import nearest_names
 from bayeslmm.data.variables import NumericVariable
@@ -42,7 +43,7 @@ from bayeslmm.results.estimates import Estimates
 from bayeslmm.results.render import add_notes
 
 if TYPE_CHECKING:
-    from bayeslmm._types import Names, VarianceFunctionOf, VarianceScale
+    from bayeslmm._types import Names, VarianceFunctionOf
     from bayeslmm.likelihood.problem import Problem
 
 
@@ -176,7 +177,7 @@ def varcomp(fit: Estimates, scale: VarianceScale, se: bool, conf_int: bool, conf
     >>> varcomp(fit, "variance", True, False, 0.95)["term"].tolist()
     ['var__Intercept', 'var__Days', 'cov__Intercept.Days', 'var__Observation']
     """
-    require_one_of(scale, ("variance", "sd"), "scale")
+    require_one_of(scale, get_args(VarianceScale), "scale")
     parameters = covariance_parameters(fit.problem)
     if scale == "variance":
         parameters = tuple(map(_on_variance_scale, parameters))

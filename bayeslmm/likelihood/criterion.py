@@ -13,7 +13,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Literal
 
 import numpy as np
 
@@ -23,8 +22,6 @@ from bayeslmm.likelihood.standardize import Standardization
 from bayeslmm.likelihood.threads import (
     one_thread,
 )
-
-Method = Literal["REML", "ML"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array
+from bayeslmm._types import LikelihoodKind
 from bayeslmm._validation import require_mapping, require_one_of
 from bayeslmm.data.columns import require_labels
 from bayeslmm.datasets import load_dataset
@@ -33,7 +34,7 @@ from bayeslmm.specification.toml import mmrm_spec, read_spec
 from bayeslmm.trials.assumed import Matrix, Numbers, estimates_of, read_errors
 
 if TYPE_CHECKING:
-    from bayeslmm._types import CheckMode, Coding, Frame, Functions, LikelihoodKind, Missing, RowValues
+    from bayeslmm._types import CheckMode, Coding, Frame, Functions, Missing, RowValues
 
 
 @answers_keywords
@@ -249,7 +250,7 @@ def fit_by(
     >>> fits.tidy()[["Sex", "term"]].to_numpy().tolist()
     [['Male', 'Intercept'], ['Male', 'age'], ['Female', 'Intercept'], ['Female', 'age']]
     """
-    require_one_of(method, ("REML", "ML"), "method")
+    require_one_of(method, get_args(LikelihoodKind), "method")
     frame = as_pandas(data)
     columns = [by] if isinstance(by, str) else list(by) if isinstance(by, Sequence) else [by]
     absent = [column for column in columns if not isinstance(column, str) or column not in frame.columns]
@@ -303,7 +304,7 @@ def assume(
     sigma: float | None = None,
     residual: str | None = None,
     R: Matrix | Mapping[str, Matrix] | None = None,
-    method: Literal["REML", "ML"] = "REML",
+    method: LikelihoodKind = "REML",
 ) -> Fit:
     """A fit at assumed parameters, with no outcome.
 
@@ -339,7 +340,7 @@ def assume(
     >>> round(plan.power("x", method="analytic").frame["power"].item(), 3)
     0.291
     """
-    require_one_of(method, ("REML", "ML"), "method")
+    require_one_of(method, get_args(LikelihoodKind), "method")
     frame = as_pandas(skeleton).copy()
     outcome = parse_formula(formula).response
     if len(frame) < 2:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array, seed_sequence
+from bayeslmm._types import Side
 from bayeslmm._validation import require_flag, require_level, require_number, require_one_of
 from bayeslmm.errors import SpecificationError
 from bayeslmm.estimate.estimate import require_finished
@@ -61,7 +62,6 @@ if TYPE_CHECKING:
         ResidualKind,
         ResponseType,
         RowValues,
-        Side,
         StatisticValues,
         TableFormat,
         Values,
@@ -80,7 +80,6 @@ if TYPE_CHECKING:
     from bayeslmm.trials.assumed import Matrix
     from bayeslmm.trials.imputations import Imputations
     from bayeslmm.trials.inference_check import InferenceCheck
-    from bayeslmm.trials.pooling import Alternative
     from bayeslmm.trials.power import PowerCurve
 
 
@@ -500,7 +499,7 @@ class Fit(Estimates):
         df: DfMethod = "satterthwaite",
         method: Literal["simulation", "analytic"] = "simulation",
         seed: int | None = None,
-        side: Literal["two-sided", "greater", "less"] = "two-sided",
+        side: Side = "two-sided",
         delta: float = 0.0,
         equivalence: float | None = None,
         dropout: Sequence[float] | Mapping[str, Sequence[float]] | None = None,
@@ -1410,7 +1409,7 @@ class Fit(Estimates):
         imputations: Imputations | None = None,
         analysis: str | None = None,
         seed: int | None = None,
-        alternative: Alternative = "two-sided",
+        alternative: Side = "two-sided",
         null: float = 0.0,
         conf_level: float = 0.95,
         inference_check: InferenceCheck | None = None,
@@ -1478,9 +1477,7 @@ class Fit(Estimates):
             check_analysis(imputations, asked)
             sections.append(lambda page: add_imputations(page, imputations, asked))
         else:
-            from bayeslmm.trials.pooling import ALTERNATIVES
-
-            require_one_of(alternative, ALTERNATIVES, "alternative")
+            require_one_of(alternative, get_args(Side), "alternative")
             if analysis is not None or alternative != "two-sided" or require_number(null, "null") or require_level(conf_level) != 0.95:
                 where = "analysis, alternative, null, conf_level"
                 raise SpecificationError("there are no imputations to analyse", where, "give imputations=, or leave these out")

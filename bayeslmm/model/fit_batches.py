@@ -5,13 +5,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from bayeslmm._arrays import Array, Codes, Mask, fill_mask, numbers_of
+from bayeslmm._types import LikelihoodKind
 from bayeslmm._validation import require_one_of
 from bayeslmm.errors import BayesLMMError, BayesLMMWarning, DataError, SpecificationError, warn_user
 from bayeslmm.estimate.estimate import require_finished
@@ -24,12 +25,12 @@ from bayeslmm.results.fitted import as_pandas, require_same_rows
 from bayeslmm.results.render import progress_bar
 
 if TYPE_CHECKING:
-    from bayeslmm._types import ArrayLike, Frame, LikelihoodKind
+    from bayeslmm._types import ArrayLike, Frame
 
 
 def fit_many(model: BatchModel, Y: Frame | ArrayLike, method: LikelihoodKind = "REML", progress: bool | None = None) -> ManyFits:
     """Fit the design of a model to every column of Y; see `LMM.fit_many`."""
-    require_one_of(method, ("REML", "ML"), "method")
+    require_one_of(method, get_args(LikelihoodKind), "method")
     keys, values = _responses(model, Y)
     count = values.shape[1]
     finite = np.isfinite(values)

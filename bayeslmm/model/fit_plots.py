@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import pandas as pd
 from matplotlib.axes import Axes
 
+from bayeslmm._types import RanefPlot
 from bayeslmm._validation import require_flag, require_level, require_name, require_one_of
 from bayeslmm.inference.influence import influence, influence_of_rows, sampled_rows
 from bayeslmm.inference.intervals.bootstrap import bootstrap
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
         Level,
         LikelihoodKind,
         Names,
-        RanefPlot,
         ResidualKind,
         ResponseType,
         StatisticValues,
@@ -577,7 +577,7 @@ class FitPlots:
         """
         require_level(conf_level)
         require_flag(sort, "sort")
-        require_one_of(kind, ("caterpillar", "qq", "pairs"), "kind")
+        require_one_of(kind, get_args(RanefPlot), "kind")
         if kind == "caterpillar":
             return ranef_axes(self._fit, group, conf_level, sort, ax)
         return (ranef_quantiles_axes if kind == "qq" else ranef_pairs_axes)(mode_frames(self._fit), group, ax)

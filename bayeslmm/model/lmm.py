@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
 from bayeslmm._arrays import Array, numbers_of
-from bayeslmm._types import FitMethod
+from bayeslmm._types import FitMethod, LikelihoodKind
 from bayeslmm._validation import find_word, require_one_of, spell
 from bayeslmm.data.build import build_design
 from bayeslmm.data.design import Design
@@ -23,7 +23,6 @@ from bayeslmm.formula.update import update_formula, without_structure
 from bayeslmm.likelihood.problem import KernelDescription, Problem, build_problem, describe_problem
 from bayeslmm.model.fit import Fit
 from bayeslmm.results import foreign_names
-from bayeslmm.results.estimates import CountingRule
 from bayeslmm.results.fitted import new_response, parameters_of, simulate_frame
 from bayeslmm.results.foreign_names import known_arguments
 from bayeslmm.specification.model_spec import ModelArguments, plain_coding
@@ -39,11 +38,11 @@ if TYPE_CHECKING:
         ArrayLike,
         CheckMode,
         Coding,
+        CountingRule,
         DfMethod,
         Frame,
         Functions,
         GraphForm,
-        LikelihoodKind,
         Missing,
         RowValues,
         Sampler,
@@ -68,8 +67,6 @@ def random_columns(design: Design) -> sp.csc_array:
         blocks.append(sp.csr_array((term.Z.ravel(), columns, np.arange(0, n * q + 1, q)), shape=(n, term.group.size * q)))
     return sp.csc_array(sp.hstack(blocks)) if blocks else sp.csc_array((n, 0))
 
-
-METHODS: tuple[FitMethod, ...] = ("REML", "ML", "MAP")
 
 SEARCHES = frozenset({"lbfgs", "l-bfgs-b", "bfgs", "cg", "powell", "nm", "nelder-mead", "newton", "basinhopping", "bobyqa", "nloptwrap"})
 """What other packages call methods of optimisation."""
@@ -284,7 +281,7 @@ class LMM:
         if not isinstance(method, str) or spell(method) in SEARCHES:
             what = f"method is {method!r}: it says what is maximised, not how it is searched for"
             raise SpecificationError(what, "method", 'leave it out, or give "REML", "ML" or "MAP"')
-        name = find_word(method, METHODS, "method")
+        name = find_word(method, get_args(FitMethod), "method")
         begin = time.perf_counter()
         if name == "MAP":
             from bayeslmm.bayes.sampling.mode import map_estimate
@@ -827,7 +824,7 @@ class LMM:
         >>> print(model.to_sas("sleepstudy").splitlines()[3].strip())
         random intercept Days / type=un subject=Subject;
         """
-        require_one_of(method, ("REML", "ML"), "method")
+        require_one_of(method, get_args(LikelihoodKind), "method")
         from bayeslmm.sas.to_sas import to_sas
 
         arrays = [name for name, values in self.arguments.by_row().items() if values is not None]
@@ -871,5 +868,5 @@ known_arguments(LMM, attributes=foreign_names.MODEL_ATTRIBUTES)
 
 
 def _is_restricted(method: str) -> bool:
-    require_one_of(method, ("REML", "ML"), "method")
+    require_one_of(method, get_args(LikelihoodKind), "method")
     return method == "REML"

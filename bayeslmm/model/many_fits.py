@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from bayeslmm._arrays import Array, Codes
+from bayeslmm._types import ResponseAdjustment
 from bayeslmm._validation import require_flag, require_level, require_one_of
 from bayeslmm.errors import SpecificationError
 from bayeslmm.estimate.estimate import require_finished
@@ -25,18 +26,10 @@ from bayeslmm.results.foreign_names import MANY_ATTRIBUTES, known_arguments
 from bayeslmm.results.random_effects import varcorr_frame, varcorr_rows
 
 if TYPE_CHECKING:
-    from bayeslmm._types import (
-        ArrayLike,
-        DfMethod,
-        LikelihoodKind,
-        LinearFunction,
-        ResponseAdjustment,
-    )
+    from bayeslmm._types import ArrayLike, DfMethod, LikelihoodKind, LinearFunction
     from bayeslmm.data.design import Design
     from bayeslmm.likelihood.problem import Problem
 
-RESPONSE_ADJUSTMENTS = ("bh", "holm", "bonferroni", "none")
-"""Adjustments of the p values of one term over all responses."""
 
 TESTS = ("estimate", "std_error", "df", "statistic", "p_value")
 
@@ -250,7 +243,7 @@ class ManyFits:
         >>> many.tidy(df="asymptotic").columns.tolist()[:5]
         ['response', 'effect', 'group', 'level', 'term']
         """
-        require_one_of(adjust, RESPONSE_ADJUSTMENTS, "adjust")
+        require_one_of(adjust, get_args(ResponseAdjustment), "adjust")
         require_level(conf_level)
         require_flag(conf_int, "conf_int")
         check_options(df)
@@ -302,7 +295,7 @@ class ManyFits:
         >>> many.contrast("Days = 10")["term"].tolist()
         ['Days = 10', 'Days = 10']
         """
-        require_one_of(adjust, RESPONSE_ADJUSTMENTS, "adjust")
+        require_one_of(adjust, get_args(ResponseAdjustment), "adjust")
         require_level(conf_level)
         require_flag(conf_int, "conf_int")
         check_options(df)

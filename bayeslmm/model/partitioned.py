@@ -17,13 +17,12 @@ from bayeslmm.partitions.partitions import Partitions, is_dask
 from bayeslmm.partitions.sums import problem_of_sums, sum_partitions
 from bayeslmm.partitions.table import EngineTable
 from bayeslmm.partitions.table_sums import sum_table
-from bayeslmm.results.estimates import CountingRule
 from bayeslmm.results.foreign_names import answers_keywords, public_verbs
 from bayeslmm.specification.model_spec import ModelArguments
 from bayeslmm.specification.priors import Priors
 
 if TYPE_CHECKING:
-    from bayeslmm._types import ArrowStream, CheckMode, Coding, Frame, Functions, Missing, Parts
+    from bayeslmm._types import ArrowStream, CheckMode, Coding, CountingRule, Frame, Functions, Missing, Parts
 
 
 class PartitionedLMM(LMM):

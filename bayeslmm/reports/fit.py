@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict
 from itertools import combinations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,7 @@ import pandas as pd
 from bayeslmm._arrays import Array
 from bayeslmm._types import DfMethod, Information, VcovMethod
 from bayeslmm._validation import require_name
+from bayeslmm.errors import Verdict
 from bayeslmm.inference.diagnostics import icc, r2
 from bayeslmm.inference.fixed_effects.tests import InferenceOptions, check_options, coefficient_table
 from bayeslmm.inference.means.anova import anova
@@ -235,7 +236,7 @@ def fit_page(
 
 def verdict(fit: Estimates) -> str:
     """What the checks say, in a sentence."""
-    counts = {name: sum(check.verdict == name for check in fit.checks.values()) for name in ("failed", "noted", "passed")}
+    counts = {name: sum(check.verdict == name for check in fit.checks.values()) for name in get_args(Verdict)}
     counted = [f"{count} {name}" for name, count in counts.items() if count]
     if not counts["failed"] and not counts["noted"]:
         return "All checks passed."

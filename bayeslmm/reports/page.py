@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import matplotlib
 import numpy as np
@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from bayeslmm._arrays import Array
 from bayeslmm._io import as_path, write_atomically
-from bayeslmm.errors import BayesLMMError, Check, escape_control, printable_text
+from bayeslmm.errors import BayesLMMError, Check, Verdict, escape_control, printable_text
 from bayeslmm.results.render import align_digits, check_value_text, format_p, format_signed
 
 REPORT_HEADINGS = {
@@ -226,7 +226,7 @@ class Section:
 
     def checks(self, checks: Iterable[Check]) -> None:
         """Verdicts, those that did not pass first."""
-        order = ("failed", "noted", "passed")
+        order = get_args(Verdict)
         rows = "".join(
             f'<tr><td class="name">{escape_html(check.name)}</td><td class="name verdict {check.verdict}">{check.verdict}</td>'
             f'<td class="wide">{escape_html(check_value_text(check.value))}</td>'

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -20,14 +20,12 @@ from bayeslmm.likelihood.structured.residual_covariance import error_covariance,
 from bayeslmm.results.random_effects import merge_covariances, varcorr_frame, varcorr_rows
 
 if TYPE_CHECKING:
-    from bayeslmm._types import ArrayLike, FitMethod, Frame, Seed
+    from bayeslmm._types import ArrayLike, CountingRule, FitMethod, Frame, Seed
     from bayeslmm.data.design import Design
     from bayeslmm.estimate.estimate import Estimate
     from bayeslmm.likelihood.criterion import CriterionPoint
     from bayeslmm.likelihood.problem import Problem
     from bayeslmm.specification.model_spec import ModelArguments
-
-CountingRule = Literal["lme4", "mmrm", "sas"]
 
 METHOD_TITLES = {"REML": "REML", "ML": "maximum likelihood", "MAP": "maximum a posteriori"}
 """What a method of estimation is called in a heading."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array, freeze, label_text, numbers_of, seed_sequence
+from bayeslmm._types import Level, ResidualKind
 from bayeslmm._validation import STREAM_NUMBERS, require_count, require_memory, require_number, require_one_of
 from bayeslmm.data.design import Design
 from bayeslmm.data.frame import read_table, with_native_bytes
@@ -31,12 +32,12 @@ def population_mean(fit: Estimates) -> Array:
 
 
 def fitted_values(fit: Estimates, level: str) -> Array:
-    require_one_of(level, ("conditional", "population"), "level")
+    require_one_of(level, get_args(Level), "level")
     return fit.conditional_mean.copy() if level == "conditional" else population_mean(fit)
 
 
 def residuals(fit: Estimates, kind: str) -> Array:
-    require_one_of(kind, ("response", "pearson", "normalized", "marginal"), "kind")
+    require_one_of(kind, get_args(ResidualKind), "kind")
     y = fit.design.y
     if kind == "marginal":
         return y - population_mean(fit)

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtri, stdtrit
 
 from bayeslmm._arrays import Array, Codes
+from bayeslmm._types import IntervalKind, Level, NewLevels
 from bayeslmm._validation import require_level, require_one_of
 from bayeslmm.covariance.registry import goes_on, keeps_distance
 from bayeslmm.data.columns import Columns, series_numbers
@@ -31,7 +32,6 @@ from bayeslmm.results.fitted import population_mean
 from bayeslmm.results.response_scale import response_options, scale_name
 
 if TYPE_CHECKING:
-    from bayeslmm._types import IntervalKind
     from bayeslmm.results.estimates import Estimates
 
 
@@ -346,11 +346,11 @@ def predict_rows(
     fit: Estimates, newdata: Any, *, level: str, interval: str | None, conf_level: float, new_levels: str, offset: Any
 ) -> pd.DataFrame:
     """`estimate[, std_error, conf_low, conf_high]`, row for row."""
-    require_one_of(level, ("conditional", "population"), "level")
+    require_one_of(level, get_args(Level), "level")
     level = "population" if fit.estimate.is_assumed else level  # nothing is observed
-    require_one_of(new_levels, ("error", "population"), "new_levels")
+    require_one_of(new_levels, get_args(NewLevels), "new_levels")
     if interval is not None:
-        require_one_of(interval, ("confidence", "prediction"), "interval")
+        require_one_of(interval, get_args(IntervalKind), "interval")
     require_level(conf_level)
     require_offset_applies(offset, newdata, fit.model.given_offset)
     rows = (

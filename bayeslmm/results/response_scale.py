@@ -11,12 +11,13 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array
+from bayeslmm._types import ResponseType
 from bayeslmm._validation import MAX_SIZE, number_below, require_flag, require_one_of
 from bayeslmm.data.design import Design
 from bayeslmm.data.expressions import BINARY, CONSTANT_VALUES, STATELESS, Atom, read_atom
@@ -118,7 +119,7 @@ def response_scale(design: Design) -> ResponseScale | None:
 
 def response_options(design: Design, type: Any, bias_adjust: Any) -> tuple[ResponseScale | None, float | None]:  # noqa: A002
     """The scale to go back to, None to stay; the sd of responses that means are adjusted by: 0 for none, None for that of the model."""
-    require_one_of(type, ("link", "response"), "type")
+    require_one_of(type, get_args(ResponseType), "type")
     number = isinstance(bias_adjust, Real) and not isinstance(bias_adjust, bool | np.bool_)
     if number and not number_below(bias_adjust, MAX_SIZE) > 0:
         raise SpecificationError(f"bias_adjust is {bias_adjust!r}", "bias_adjust", "use True, False or a standard deviation")

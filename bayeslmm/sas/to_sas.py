@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Codes
+from bayeslmm._types import LikelihoodKind
 from bayeslmm.covariance.registry import needs_order
 from bayeslmm.data.columns import FACTOR_KINDS, kind_of
 from bayeslmm.data.design import Design, ResidualDesign
@@ -79,7 +80,7 @@ def program_of_spec(
     factors: Iterable[str] = (),
     *,
     data: str = "",
-    method: Literal["REML", "ML"] = "REML",
+    method: LikelihoodKind = "REML",
     df: str | None = None,
 ) -> str:
     """The PROC MIXED program of a model.
@@ -105,7 +106,7 @@ def mixed_program(
     factors: Iterable[str] = (),
     *,
     data: str = "",
-    method: Literal["REML", "ML"] = "REML",
+    method: LikelihoodKind = "REML",
     df: str | None = None,
 ) -> MixedProgram:
     """The same as values: what `to_sas` writes."""
@@ -261,7 +262,7 @@ def to_sas(
     arrays: Collection[str] = (),
     *,
     data: str = "",
-    method: Literal["REML", "ML"] = "REML",
+    method: LikelihoodKind = "REML",
     df: str | None = None,
 ) -> str:
     """The PROC MIXED program that fits the same model.

@@ -52,6 +52,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from bayeslmm._types import Information, LikelihoodKind
 from bayeslmm.errors import SpecificationError
 from bayeslmm.formula.syntax import quote_name
 from bayeslmm.sas.language.covariance_types import VC, CovType, our_name
@@ -140,10 +141,10 @@ class Translation:
     derived: tuple[Derived, ...]
     effects: tuple[GLMEffect, ...]
     intercept: bool
-    method: Literal["REML", "ML"]
+    method: LikelihoodKind
     df: str
     vcov: str
-    information: Literal["observed", "expected"]
+    information: Information
     blocks: tuple[CovBlock, ...]
     residual: bool
     random: tuple[RandomEffect, ...]

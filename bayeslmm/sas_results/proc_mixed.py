@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import partial
 from html import escape
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, get_args
 
 import pandas as pd
 
+from bayeslmm._types import CheckMode
 from bayeslmm._validation import require_one_of
 from bayeslmm.errors import BayesLMMError, BayesLMMWarning, SpecificationError, warn_user
 from bayeslmm.results.foreign_names import RESULT_ATTRIBUTES, answers_keywords, known_arguments
@@ -137,7 +138,7 @@ known_arguments(MixedResult, attributes=RESULT_ATTRIBUTES)
 
 @answers_keywords
 def proc_mixed(
-    program: str, data: Frame, *, check: Literal["error", "warn"] = "error", data_sets: Mapping[str, Frame] | None = None
+    program: str, data: Frame, *, check: CheckMode = "error", data_sets: Mapping[str, Frame] | None = None
 ) -> MixedResult | list[MixedResult]:
     """Run a SAS PROC MIXED program on any frame.
 
@@ -177,7 +178,7 @@ def proc_mixed(
     """
     if not isinstance(program, str):
         raise SpecificationError(f"the program is a {type(program).__name__}", "proc_mixed", "give the text of the PROC MIXED step")
-    require_one_of(check, ("error", "warn"), "check")
+    require_one_of(check, get_args(CheckMode), "check")
     frame = whole_frame_of(data)
     frame, zeros = without_transport_zeros(frame)
     notes = (f"5.397605e-79, which is how readers of SAS transport files give its 0, is 0 in {', '.join(zeros)}",) if zeros else ()
@@ -205,9 +206,7 @@ class FailedGroup:
         return f"{self.name} is left out: {self.error.what}"
 
 
-def _run_step(
-    program: MixedProgram, frame: pd.DataFrame, check: Literal["error", "warn"], data_sets: Mapping[str, pd.DataFrame]
-) -> MixedResult:
+def _run_step(program: MixedProgram, frame: pd.DataFrame, check: CheckMode, data_sets: Mapping[str, pd.DataFrame]) -> MixedResult:
     """One step, its BY groups one after another: a group that fails loses only itself."""
     frame = select_columns(frame, program.proc.data_options)
     # every column named must be there, before its values are looked at
@@ -244,7 +243,7 @@ def _run(
     program: MixedProgram,
     values: Mapping[str, Any],
     data: pd.DataFrame,
-    check: Literal["error", "warn"],
+    check: CheckMode,
     data_sets: Mapping[str, pd.DataFrame],
 ) -> ListedRun:
     translation = _translate(program, data)

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
 
 from bayeslmm._arrays import Array, Codes
+from bayeslmm._types import CheckMode
 from bayeslmm.errors import SizeError, SpecificationError
 from bayeslmm.estimate.error_boundary import vanishing_labels
 from bayeslmm.inference.fixed_effects.degrees_of_freedom import ConstantDegrees, Degrees, Satterthwaite, is_nested, varies_within
@@ -254,7 +254,7 @@ class ProgramRun:
         self,
         translation: Translation,
         rows: ProgramRows,
-        check: Literal["error", "warn"] = "error",
+        check: CheckMode = "error",
         data_sets: Mapping[str, pd.DataFrame] | None = None,
     ) -> None:
         self.translation, self.rows, self.check, self.data_sets = translation, rows, check, data_sets

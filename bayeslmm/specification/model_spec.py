@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ from bayeslmm._types import CheckMode, Missing
 from bayeslmm._validation import MAX_SIZE, number_below, require_function, require_mapping
 from bayeslmm.errors import SpecificationError, escape_control
 from bayeslmm.formula.parse import columns_of, parse_formula, parse_residual, parse_variance, variance_text
-from bayeslmm.formula.syntax import Formula, ResidualTerm, VarianceFactor
+from bayeslmm.formula.syntax import CONTRASTS, Formula, ResidualTerm, VarianceFactor
 from bayeslmm.specification.priors import Priors
 
 
@@ -93,11 +93,6 @@ class ModelSpec:
             object.__setattr__(self, "relationship", tuple(sorted(set(self.relationship))))
 
 
-CONTRAST_NAMES = ("treatment", "sum", "helmert", "poly", "diff", "sdif", "sas")
-MISSING = ("drop", "raise")
-CHECKING = ("error", "warn")
-
-
 def make_spec(
     formula: str | Formula,
     *,
@@ -145,8 +140,8 @@ def make_spec(
         relationship=_relationship(relationship, parsed) if relationship else (),
         priors=_priors(priors),
         sigma=_held_sigma(sigma, errors),
-        missing=cast(Missing, _one_of(missing, MISSING, "missing")),
-        check=cast(CheckMode, _one_of(check, CHECKING, "check")),
+        missing=cast(Missing, _one_of(missing, get_args(Missing), "missing")),
+        check=cast(CheckMode, _one_of(check, get_args(CheckMode), "check")),
     )
 
 
@@ -205,7 +200,7 @@ def _contrasts(contrasts: Mapping[str, Any] | None, formula: Formula) -> tuple[t
 def _contrast(factor: str, contrast: Any) -> ContrastSpec:
     where = f"contrasts[{factor!r}]"
     if isinstance(contrast, str):
-        word = _one_of(contrast.lower().removeprefix("contr."), CONTRAST_NAMES, where)
+        word = _one_of(contrast.lower().removeprefix("contr."), CONTRASTS, where)
         return "diff" if word == "sdif" else word
     if isinstance(contrast, ContrastMatrix | Mapping):
         return _labelled_contrasts(factor, contrast if isinstance(contrast, Mapping) else plain_coding(contrast), where)
@@ -251,7 +246,7 @@ def _matrix(factor: str, rows: Any, where: str) -> tuple[tuple[float, ...], ...]
         values = np.zeros(0)
     if values.ndim != 2 or not values.size:
         raise SpecificationError(
-            f"the contrasts of {factor!r} are no matrix", where, "give a row of numbers per level, or a name: " + ", ".join(CONTRAST_NAMES)
+            f"the contrasts of {factor!r} are no matrix", where, "give a row of numbers per level, or a name: " + ", ".join(CONTRASTS)
         )
     if not np.isfinite(values).all():
         raise SpecificationError(f"the contrasts of {factor!r} are not finite", where, "give finite numbers")

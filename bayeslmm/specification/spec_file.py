@@ -12,8 +12,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, Literal
+from typing import Any, get_args
 
+from bayeslmm._types import ConfMethod, CountingRule, DfName, FitMethod, Information, VcovName
 from bayeslmm.errors import SpecificationError
 from bayeslmm.specification.model_spec import ModelSpec
 
@@ -230,15 +231,9 @@ def plain_value(value: Any) -> Any:
     return value
 
 
-ReferenceMethod = Literal["REML", "ML", "MAP"]
 ReferenceLevel = str | int | float | bool
 PublishedTable = tuple[tuple[tuple[str, ...], str], ...]
 
-REFERENCE_METHODS = ("REML", "ML", "MAP")
-REFERENCE_DF = ("satterthwaite", "kenward-roger", "kenward-roger-linear", "between-within", "containment", "residual", "asymptotic")
-REFERENCE_VCOV = ("asymptotic", "kenward-roger", "kenward-roger-linear", "CR0", "CR1", "CR2", "CR3")
-REFERENCE_INFORMATION = ("expected", "observed")
-CONF_METHODS = ("wald", "profile", "bootstrap")
 MAX_FIGURES = 10_000
 _TOML_NUMBER = re.compile(r"[+-]?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
 _PRINTED = re.compile(r"<?\s*[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?")
@@ -257,7 +252,7 @@ class Reference:
     figures: PublishedTable = ()
     url: str = ""
     software: str = ""
-    method: ReferenceMethod = "REML"
+    method: FitMethod = "REML"
     df: str | None = None
     vcov: str | None = None
     information: str | None = None
@@ -285,12 +280,12 @@ def read_reference(table: Entries) -> Reference:
         figures=tuple(_figures(values, ())) if values else (),
         url=table.text("url"),
         software=table.text("software"),
-        method=table.one_of("method", REFERENCE_METHODS, "REML"),  # type: ignore[arg-type]
-        df=table.one_of("df", REFERENCE_DF),
-        vcov=table.one_of("vcov", REFERENCE_VCOV),
-        information=table.one_of("information", REFERENCE_INFORMATION),
+        method=table.one_of("method", get_args(FitMethod), "REML"),  # type: ignore[arg-type]
+        df=table.one_of("df", get_args(DfName)),
+        vcov=table.one_of("vcov", get_args(VcovName)),
+        information=table.one_of("information", get_args(Information)),
         conf_level=table.number("conf_level", 0.95, above=0.0, below=1.0),
-        conf_method=table.one_of("conf_method", CONF_METHODS, "wald") or "wald",
+        conf_method=table.one_of("conf_method", get_args(ConfMethod), "wald") or "wald",
         emmeans=table.texts("emmeans"),
         by=table.texts("by"),
         at=tuple((name, at.level_or_levels(name)) for name in at.names()) if at else (),
@@ -363,9 +358,6 @@ def _nested_tables(reference: Reference) -> dict[str, Any]:
     return values
 
 
-Dialect = Literal["lme4", "mmrm", "sas"]
-
-
 @dataclass(frozen=True, slots=True)
 class DataSource:
     """Where the data are: a data set by name, or a file below the folder of the spec file (`/` between its parts)."""
@@ -392,7 +384,7 @@ class SpecFile:
     references: tuple[Reference, ...] = ()
     title: str = ""
     description: str = ""
-    dialect: Dialect = "lme4"
+    dialect: CountingRule = "lme4"
     relationship_files: tuple[tuple[str, str], ...] = ()
     path: Path | None = field(default=None, compare=False)
 

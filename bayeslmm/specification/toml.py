@@ -9,9 +9,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from bayeslmm._io import as_path, write_atomically
+from bayeslmm._types import CountingRule
 from bayeslmm.errors import BayesLMMError, SpecificationError, StoreError
 from bayeslmm.formula.grammar import read_sides
 from bayeslmm.formula.parse import build_formula, formula_text, parse_formula, require_own_sides, residual_term, variance_text
@@ -21,7 +22,6 @@ from bayeslmm.formula.tokens import Cursor
 from bayeslmm.specification.model_spec import ModelArguments, ModelSpec, make_spec, plain_coding
 from bayeslmm.specification.spec_file import (
     DataSource,
-    Dialect,
     Entries,
     PrintedNumber,
     Reference,
@@ -160,7 +160,6 @@ def mmrm_text(spec: ModelSpec) -> str:
 
 MAX_SPEC_BYTES = 1024**2
 MAX_DOTS = 500  # in a line: reading a dotted key takes time as the square of its parts
-DIALECTS = ("lme4", "mmrm", "sas")
 PRIOR_KEYS = ("alpha", "sd", "corr", "sigma", "residual", "preset")
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)?")
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
@@ -252,14 +251,14 @@ def _references(top: Entries) -> tuple[Reference, ...]:
 # ------------------------------------------------------------------------------------------------------------------ model
 
 
-def _model(top: Entries) -> tuple[ModelSpec, Dialect, tuple[tuple[str, str], ...]]:
+def _model(top: Entries) -> tuple[ModelSpec, CountingRule, tuple[tuple[str, str], ...]]:
     table = top.tables("model")
     if table is None:
         raise top.error("model", "the model is missing", "add [model] with a formula")
     if table.take("functions") is not None:
         raise table.error("functions", "a file cannot bring functions", "pass functions= in Python, or make the column beforehand")
     formula = table.text("formula", required=True)
-    dialect = cast(Dialect, table.one_of("dialect", DIALECTS, "lme4"))
+    dialect = cast(CountingRule, table.one_of("dialect", get_args(CountingRule), "lme4"))
     names, matrices = _relationship(table)
     options: dict[str, Any] = {key: table.text(key) or None for key in ("residual", "variance", "weights", "offset")}
     options |= {key: value for key in ("missing", "check") if (value := table.text(key))}
@@ -319,7 +318,7 @@ def write_spec(path: str | os.PathLike[str], content: SpecFile | ModelSpec) -> N
     write_atomically(as_path(path), spec_text(file).encode())
 
 
-def write_model(spec: ModelSpec, arguments: ModelArguments, file: SpecFile | None, dialect: Dialect, path: str | Path) -> None:
+def write_model(spec: ModelSpec, arguments: ModelArguments, file: SpecFile | None, dialect: CountingRule, path: str | Path) -> None:
     """Write a spec, or again the file that it was read from. Raises StoreError for what a file cannot say: arrays given in Python."""
     for name, values in {"weights": arguments.weights, "offset": arguments.offset}.items():
         if values is not None and not isinstance(values, str):

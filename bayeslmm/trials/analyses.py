@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import EllipsisType
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array, Codes, Generator, numbers_of
+from bayeslmm._types import Side
 from bayeslmm._validation import require_flag, require_names, require_number, require_one_of
 from bayeslmm.errors import BayesLMMError, BayesLMMWarning, DataError, InferenceError, SpecificationError, warn_user
 from bayeslmm.formula.syntax import quote_name
@@ -19,17 +20,7 @@ from bayeslmm.results.foreign_names import IMPUTATION_ATTRIBUTES, known_argument
 from bayeslmm.results.predict import two_sided_quantile
 from bayeslmm.trials.ancova import analyse_repeated, contrasts, solve, visit_design
 from bayeslmm.trials.layout import Events, Layout, Strategy, control_arms, label_key, resampled_frame
-from bayeslmm.trials.pooling import (
-    ALTERNATIVES,
-    Alternative,
-    Pooled,
-    Replication,
-    monte_carlo,
-    pool_bootstrap,
-    pool_bootstrap_mi,
-    pool_jackknife,
-    pool_rubin,
-)
+from bayeslmm.trials.pooling import Pooled, Replication, monte_carlo, pool_bootstrap, pool_bootstrap_mi, pool_jackknife, pool_rubin
 
 Label = tuple[Any, str, Any]
 
@@ -119,7 +110,7 @@ class Analyses:
     def pool(
         self,
         conf_level: float = 0.95,
-        alternative: Alternative = "two-sided",
+        alternative: Side = "two-sided",
         *,
         df: str = "barnard-rubin",
         interval: str = "percentile",
@@ -162,7 +153,7 @@ class Analyses:
         >>> bool((analyses.pool(alternative="less", null=5.0)["p_value"] <= analyses.pool(alternative="less")["p_value"]).all())
         True
         """
-        require_one_of(alternative, ALTERNATIVES, "alternative")
+        require_one_of(alternative, get_args(Side), "alternative")
         two_sided_quantile(conf_level)
         require_flag(information_anchored, "information_anchored")
         rule = self.imputations.replication.rule
@@ -182,7 +173,7 @@ class Analyses:
         return table.assign(anchored_std_error=own.std_error, anchored_p_value=p, anchored_conf_low=low, anchored_conf_high=high)
 
     def monte_carlo_errors(
-        self, conf_level: float = 0.95, alternative: Alternative = "two-sided", *, df: str = "barnard-rubin", null: float = 0.0
+        self, conf_level: float = 0.95, alternative: Side = "two-sided", *, df: str = "barnard-rubin", null: float = 0.0
     ) -> pd.DataFrame:
         """Monte Carlo standard errors of what Rubin's rules give, by the jackknife over the imputations.
 
@@ -209,7 +200,7 @@ class Analyses:
         >>> given.analyse("change ~ arm + base").monte_carlo_errors().columns.tolist()[3:]
         ['estimate', 'std_error', 'conf_low', 'conf_high', 'p_value']
         """
-        require_one_of(alternative, ALTERNATIVES, "alternative")
+        require_one_of(alternative, get_args(Side), "alternative")
         two_sided_quantile(conf_level)
         if self.imputations.replication.rule != "rubin":
             raise InferenceError("Monte Carlo errors are those of random imputations", "monte_carlo_errors", 'impute with method="bayes"')
@@ -255,7 +246,7 @@ def _nulls(labels: Sequence[Label], null: Any) -> Array:
     return np.array([0.0 if label[1] == "mean" and label[2] is not None else value for label in labels])
 
 
-def pooled_table(labels: Sequence[Label], pooled: Pooled, level: float, alternative: Alternative, null: Array | float) -> pd.DataFrame:
+def pooled_table(labels: Sequence[Label], pooled: Pooled, level: float, alternative: Side, null: Array | float) -> pd.DataFrame:
     """Pooled estimates of one shape (q,) as a table, tested against null."""
     low, high = pooled.limits(level, alternative)
     return _label_frame(labels).assign(

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
 from bayeslmm._arrays import Array, Codes, Generator, concatenate_fields, generator, seed_sequence
+from bayeslmm._types import LikelihoodKind
 from bayeslmm._validation import require_count, require_function, require_memory, require_one_of
 from bayeslmm.covariance.registry import is_unstructured
 from bayeslmm.errors import BayesLMMWarning, ConvergenceError, SpecificationError, warn_user
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
 
 
 ImputationMethod = Literal["conditional-mean", "bayes", "approximate-bayes", "bootstrap-mi"]
+Resampling = Literal["jackknife", "bootstrap"]
 ImputationPrior = Literal["model", "jeffreys", "inverse-wishart"]
-IMPUTATION_METHODS = ("conditional-mean", "bayes", "approximate-bayes", "bootstrap-mi")
 DEFAULT_N: dict[str, int] = {"bootstrap": 200, "bayes": 100, "approximate-bayes": 100}
 THIN = 4
 """Draws of a Markov chain for each one kept."""
@@ -48,8 +49,8 @@ def impute(
     events: Frame | None = None,
     strategy: Strategy = "MAR",
     method: ImputationMethod = "conditional-mean",
-    resampling: Literal["jackknife", "bootstrap"] | None = "jackknife",
-    criterion: Literal["REML", "ML"] = "REML",
+    resampling: Resampling | None = "jackknife",
+    criterion: LikelihoodKind = "REML",
     n: int | tuple[int, int] | None = None,
     seed: int | None = None,
     progress: Callable[[int], None] | None = None,
@@ -110,14 +111,14 @@ def impute(
     >>> imp.analyse("change ~ arm + base").pool().columns.tolist()[:5]
     ['visit', 'parameter', 'arm', 'estimate', 'std_error']
     """
-    require_one_of(method, IMPUTATION_METHODS, "method")
-    require_one_of(prior, PRIORS, "prior")
+    require_one_of(method, get_args(ImputationMethod), "method")
+    require_one_of(prior, get_args(ImputationPrior), "prior")
     if prior != "model" and method != "bayes":
         what = f"prior is {prior!r}, and method {method!r} has no priors"
         raise SpecificationError(what, "prior", 'leave it out, or use method="bayes"')
-    require_one_of(criterion, ("REML", "ML"), "criterion")
+    require_one_of(criterion, get_args(LikelihoodKind), "criterion")
     if resampling is not None:
-        require_one_of(resampling, ("jackknife", "bootstrap"), "resampling")
+        require_one_of(resampling, get_args(Resampling), "resampling")
     number = _number(method, resampling, n)
     seed_sequence(seed)
     if progress is not None:
@@ -163,7 +164,7 @@ def _require_memory(layout: Layout, method: str, resampling: str | None, number:
 
 
 def _conditional_means(
-    trial: TrialModel, resampling: Literal["jackknife", "bootstrap"] | None, n: int, seed: Any, progress: Callable[[int], None] | None
+    trial: TrialModel, resampling: Resampling | None, n: int, seed: Any, progress: Callable[[int], None] | None
 ) -> Imputations:
     whole, fit, N = trial.whole, trial.fit, len(trial.layout.subjects)
     start, restricted = fit.estimate.x, fit.restricted
@@ -251,8 +252,6 @@ def _draw_from_bootstraps(
 
 CHAINS, BURN_IN, THINNING = 25, 50, 2
 """Chains side by side from the estimate; steps of each that are forgotten; steps for each set of parameters kept."""
-
-PRIORS = ("model", "jeffreys", "inverse-wishart")
 
 
 # -- draws of alpha and of the covariances, many chains side by side -----------------------------------------------------------------------

@@ -17,13 +17,13 @@ from bayeslmm.results.foreign_names import IMPUTATION_ATTRIBUTES, answers_keywor
 from bayeslmm.trials.analyses import Analyses, ImputationModel, analyse
 from bayeslmm.trials.ancova import MeanWeights
 from bayeslmm.trials.layout import Layout, Strategy, TrialColumns, read_layout, resampled_frame, strategy_name
-from bayeslmm.trials.pooling import Alternative, Replication
+from bayeslmm.trials.pooling import Replication
 from bayeslmm.trials.tipping import Tipping, delta_frame, tipping
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from bayeslmm._types import Frame
+    from bayeslmm._types import Frame, Side
     from bayeslmm.inference.intervals.resampling import VisitParameters
     from bayeslmm.reports.page import HtmlPage
 
@@ -257,7 +257,7 @@ class Imputations:
         weights: MeanWeights | str = "counterfactual",
         control: Any = None,
         conf_level: float = 0.95,
-        alternative: Alternative = "two-sided",
+        alternative: Side = "two-sided",
         null: float = 0.0,
     ) -> Tipping:
         """The pooled difference when amounts of a grid are added to imputed outcomes: where does the conclusion tip?
@@ -343,7 +343,7 @@ class Imputations:
         analysis: str | None = None,
         covariates: Sequence[str] = (),
         conf_level: float = 0.95,
-        alternative: Alternative = "two-sided",
+        alternative: Side = "two-sided",
         null: float = 0.0,
     ) -> HtmlPage:
         """One HTML page: who was imputed, why, under what, and what it does to the estimate.

@@ -12,11 +12,8 @@ import numpy as np
 from scipy import special
 
 from bayeslmm._arrays import Array
+from bayeslmm._types import Side
 from bayeslmm._validation import require_one_of
-
-Alternative = Literal["two-sided", "less", "greater"]
-ALTERNATIVES = ("two-sided", "less", "greater")
-
 
 Rule = Literal["single", "jackknife", "bootstrap", "rubin", "bootstrap-mi"]
 
@@ -51,7 +48,7 @@ class Pooled:
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.asarray((self.estimate - null) / self.std_error)
 
-    def p_value(self, alternative: Alternative, null: Array | float = 0.0) -> Array:
+    def p_value(self, alternative: Side, null: Array | float = 0.0) -> Array:
         """Of the hypothesis that the quantity is `null`."""
         t = self.statistic(null)
         below = self._below(null) if self.draws is not None else np.asarray(special.stdtr(self.df, -t))
@@ -70,7 +67,7 @@ class Pooled:
         ]
         return np.array(found).reshape(shape)
 
-    def limits(self, level: float, alternative: Alternative) -> tuple[Array, Array]:
+    def limits(self, level: float, alternative: Side) -> tuple[Array, Array]:
         """Confidence limits; one-sided ones on the side that the test leaves open: "greater" bounds the quantity from below."""
         tail = 0.5 * (1.0 - level) if alternative == "two-sided" else 1.0 - level
         low, high = self._quantile(tail), self._quantile(1.0 - tail)
@@ -141,7 +138,7 @@ def pool_bootstrap_mi(estimates: Array, D: int) -> Pooled:
 
 
 def monte_carlo(
-    estimates: Array, std_errors: Array, df: Any, rule: str, level: float, alternative: Alternative, null: Array | float = 0.0
+    estimates: Array, std_errors: Array, df: Any, rule: str, level: float, alternative: Side, null: Array | float = 0.0
 ) -> dict[str, Array]:
     """Jackknife over the imputations: Monte Carlo standard errors of what Rubin's rules give."""
     M = len(estimates)

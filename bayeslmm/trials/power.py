@@ -9,13 +9,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import pandas as pd
 from scipy import special
 
 from bayeslmm._arrays import Array, numbers_of, seed_sequence, unspent
+from bayeslmm._types import Side
 from bayeslmm._validation import STREAM_NUMBERS, require_count, require_memory, require_name, require_number, require_one_of
 from bayeslmm.data.design import Design
 from bayeslmm.data.grouping import GroupingFactor
@@ -44,7 +45,6 @@ from bayeslmm.trials.assumed import assumed_estimates
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from bayeslmm._types import Side
 
 BATCH_DF = frozenset({"satterthwaite", "residual", "asymptotic"})
 PREDICTED = 1e-12
@@ -192,7 +192,7 @@ def power(
 ) -> PowerCurve:
     """`Fit.power`."""
     require_one_of(method, ("simulation", "analytic"), "method")
-    require_one_of(side, ("two-sided", "greater", "less"), "side")
+    require_one_of(side, get_args(Side), "side")
     alpha, delta = require_number(alpha, "alpha", above=0.0, below=1.0), require_number(delta, "delta")
     nsim = require_count(nsim, "nsim")
     if (side != "two-sided" or delta != 0.0) and equivalence is not None:

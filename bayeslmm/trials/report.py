@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm
 
 from bayeslmm._arrays import Array
+from bayeslmm._types import Side
 from bayeslmm._validation import require_name, require_number, require_one_of
 from bayeslmm.plots.style import LIGHT, PALETTE, axes_for, grey, ink, legend_above, level_label, light, paper, plain_axes, printable_name
 from bayeslmm.reports.comparison import versions
@@ -19,7 +20,6 @@ from bayeslmm.reports.page import HtmlPage, Page, Section, draw_figure
 from bayeslmm.results.predict import two_sided_quantile
 from bayeslmm.trials.analyses import Analyses, CompletedTrial, analyse, analysis_formula
 from bayeslmm.trials.layout import LONG_NAMES
-from bayeslmm.trials.pooling import ALTERNATIVES, Alternative
 
 if TYPE_CHECKING:
     from bayeslmm.trials.layout import Layout
@@ -150,7 +150,7 @@ class EffectOptions:
     analysis: str | None = None
     covariates: Sequence[str] = ()
     conf_level: float = 0.95
-    alternative: Alternative = "two-sided"
+    alternative: Side = "two-sided"
     null: float = 0.0
 
     def sentence(self) -> str:
@@ -191,7 +191,7 @@ def imputation_report(imputations: CompletedTrial, path: Any, title: str | None,
 def check_analysis(imputations: CompletedTrial, asked: EffectOptions) -> None:
     """Refuse an analysis or a test that cannot be made before a page is begun."""
     two_sided_quantile(asked.conf_level)
-    require_one_of(asked.alternative, ALTERNATIVES, "alternative")
+    require_one_of(asked.alternative, get_args(Side), "alternative")
     require_number(asked.null, "null")
     if not callable(asked.analysis):
         analysis_formula(imputations.layout, asked.analysis, asked.covariates)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array, Codes, numbers_of
+from bayeslmm._types import Side
 from bayeslmm._validation import require_flag, require_number, require_one_of
 from bayeslmm.errors import DataError, InferenceError, SpecificationError, printable_text
 from bayeslmm.results.foreign_names import IMPUTATION_ATTRIBUTES, known_arguments
@@ -18,7 +19,7 @@ from bayeslmm.results.predict import two_sided_quantile
 from bayeslmm.results.render import html_of_frame
 from bayeslmm.trials.analyses import Cells, CompletedTrial, analysis_formula, ancova_cells, pooled_by_rule, pooled_table
 from bayeslmm.trials.layout import Layout, control_arms, label_key
-from bayeslmm.trials.pooling import ALTERNATIVES, Alternative, Pooled
+from bayeslmm.trials.pooling import Pooled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -178,12 +179,12 @@ def tipping(
     weights: str,
     control: Any,
     conf_level: float,
-    alternative: Alternative,
+    alternative: Side,
     null: float,
 ) -> Tipping:
     """`Imputations.tipping`."""
     layout = imputations.layout
-    require_one_of(alternative, ALTERNATIVES, "alternative")
+    require_one_of(alternative, get_args(Side), "alternative")
     two_sided_quantile(conf_level)
     require_flag(after_event, "after_event")
     null = require_number(null, "null")

@@ -28,3 +28,30 @@ def test_no_two_public_names_of_modules_are_alike() -> None:
                     found[name].add(path.relative_to(PACKAGE).as_posix())
     assert len(found) > 1000
     assert {name: sorted(where) for name, where in found.items() if len(where) > 1} == {}
+
+
+def words_of(node: ast.AST) -> frozenset[str]:
+    """The texts that a tuple, list or set, or `Literal[...]`, is made of; none where anything else stands in it."""
+    if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id == "Literal":
+        node = node.slice
+    if not isinstance(node, ast.Tuple | ast.List | ast.Set):
+        return frozenset()
+    words = [item.value for item in node.elts if isinstance(item, ast.Constant) and isinstance(item.value, str)]
+    return frozenset(words) if len(words) == len(node.elts) else frozenset()
+
+
+def test_the_words_of_an_option_stand_once() -> None:
+    """A type is the one list of the words that an option takes; what checks an option asks the type."""
+    types: dict[frozenset[str], list[str]] = defaultdict(list)
+    lists: dict[frozenset[str], list[str]] = defaultdict(list)
+    for path in sorted(PACKAGE.rglob("*.py")):
+        tree = tree_of(path)
+        within = {id(node.slice) for node in ast.walk(tree) if isinstance(node, ast.Subscript)}
+        for node in ast.walk(tree):
+            words, where = words_of(node), f"{path.relative_to(PACKAGE).as_posix()}:{getattr(node, 'lineno', 0)}"
+            if len(words) >= 2 and isinstance(node, ast.Subscript):
+                types[words].append(where)
+            elif len(words) >= 3 and id(node) not in within:
+                lists[words].append(where)
+    assert len(types) > 40
+    assert {tuple(words): where + lists[words] for words, where in types.items() if len(where + lists[words]) > 1} == {}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, get_args, overload
 
 import pandas as pd
 from matplotlib.axes import Axes
 
 from bayeslmm._arrays import Array
+from bayeslmm._types import PredictiveKind
 from bayeslmm._validation import require_count, require_flag, require_level, require_one_of
 from bayeslmm.bayes.posterior import tables
 from bayeslmm.bayes.posterior.data import PosteriorData
@@ -27,7 +28,7 @@ from bayeslmm.results.foreign_names import known_arguments
 from bayeslmm.results.response_scale import response_options, scale_name
 
 if TYPE_CHECKING:
-    from bayeslmm._types import AxesLike, ContrastMethod, GridWeights, Names, PredictiveKind, PredictiveStatistic, ResponseType, Values
+    from bayeslmm._types import AxesLike, ContrastMethod, GridWeights, Names, PredictiveStatistic, ResponseType, Values
 
 
 class PosteriorPlots:
@@ -267,7 +268,7 @@ class PosteriorPlots:
         --------
         >>> axes = post.plot.predictive("stat", stat="max", draws=200)
         """
-        require_one_of(kind, ("density", "stat", "intervals"), "kind")
+        require_one_of(kind, get_args(PredictiveKind), "kind")
         require_level(conf_level)
         if stat is not None and kind != "stat":
             raise SpecificationError(f"stat does not apply to kind={kind!r}", "stat", 'use kind="stat"')

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array, Codes, Mask, generator
+from bayeslmm._types import IntervalKind, Level, PosteriorNewLevels
 from bayeslmm._validation import require_flag, require_level, require_memory, require_one_of
 from bayeslmm.data.columns import series_numbers
 from bayeslmm.data.frame import read_table
@@ -179,10 +180,10 @@ def predict_posterior(
     type : "response" takes every draw back to the scale of the response, which `attrs["scale"]` names
     """
     scale = response_options(post.design, type, bias_adjust=False)[0]
-    require_one_of(level, ("conditional", "population"), "level")
-    require_one_of(new_levels, ("error", "population", "sample"), "new_levels")
+    require_one_of(level, get_args(Level), "level")
+    require_one_of(new_levels, get_args(PosteriorNewLevels), "new_levels")
     if interval is not None:
-        require_one_of(interval, ("confidence", "prediction"), "interval")
+        require_one_of(interval, get_args(IntervalKind), "interval")
     require_level(conf_level)
     # one draw of a mean given the other outcomes is uncertain, as they are
     kind = "confidence" if require_flag(draws, "draws") and interval is None else interval

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array
+from bayeslmm._types import Effects
 from bayeslmm._validation import require_count, require_flag, require_level, require_mapping, require_names, require_one_of
 from bayeslmm.bayes.posterior import datatree as tree
 from bayeslmm.bayes.posterior.data import group_columns, matrix_correlations, matrix_sds, residual_draws
@@ -131,7 +132,7 @@ def _upper(labels: list[str]) -> Iterator[tuple[str, str]]:
 
 def tidy_draws(post: PosteriorData, effects: str, conf_level: float | None) -> pd.DataFrame:
     """Means, sds and limits, one row per parameter."""
-    require_one_of(effects, ("fixed", "ran_pars", "ran_vals", "all"), "effects")
+    require_one_of(effects, get_args(Effects), "effects")
     rows: list[tuple[str, str | None, Any, str, Array]] = []
     if effects in ("fixed", "all"):
         rows += [("fixed", None, None, name, post.draws.alpha[:, j]) for j, name in enumerate(post.coef_names)]

@@ -8,11 +8,12 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any, get_args
 
 import numpy as np
 
 from bayeslmm._arrays import Array, Codes, seed_sequence
+from bayeslmm._types import Sampler
 from bayeslmm.bayes.log_posterior.density import Density, density
 from bayeslmm.bayes.log_posterior.priors import require_proper_posterior
 from bayeslmm.bayes.log_posterior.transforms import GeneralTransform, ScaledTransform, UnstructuredTransform
@@ -25,10 +26,6 @@ from bayeslmm.covariance.unstructured import band_positions
 from bayeslmm.errors import Check, DependencyError, SpecificationError, optional, optional_packages
 from bayeslmm.results.random_effects import terms_by_group
 
-if TYPE_CHECKING:
-    from bayeslmm._types import Sampler
-
-SAMPLERS = ("auto", "nutpie", "pymc")
 HIERARCHICAL_WARM_UP = 1000
 
 
@@ -43,8 +40,8 @@ def sample_hierarchical(
 
     >>> post = model.sample(draws=200, seed=1, method="hierarchical")
     """
-    if sampler not in SAMPLERS:
-        raise SpecificationError(f"sampler is {sampler!r}", "sampler", "use one of " + ", ".join(SAMPLERS))
+    if sampler not in get_args(Sampler):
+        raise SpecificationError(f"sampler is {sampler!r}", "sampler", "use one of " + ", ".join(get_args(Sampler)))
     seed_sequence(seed)  # what is no seed is refused before a graph is compiled
     begin = time.perf_counter()
     target = density(model.problem, model.spec.priors)

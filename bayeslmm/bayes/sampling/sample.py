@@ -9,11 +9,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
 from bayeslmm._arrays import Array, seed_sequence
+from bayeslmm._types import SamplingMethod
 from bayeslmm._validation import require_count
 from bayeslmm.bayes.log_posterior.density import Density, density, require_room_for_draws
 from bayeslmm.bayes.log_posterior.priors import require_proper_posterior
@@ -46,9 +47,8 @@ from bayeslmm.estimate.estimate import check_not_exact
 from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel
 
 if TYPE_CHECKING:
-    from bayeslmm._types import Sampler, SamplingMethod
+    from bayeslmm._types import Sampler
 
-SAMPLING_METHODS = ("auto", "collapsed", "hierarchical", "importance", "nuts")
 
 IMPORTANCE_PARAMETERS = 16
 """Most covariance parameters for which importance sampling is tried."""
@@ -101,8 +101,8 @@ def sample(
     """
     begin = time.perf_counter()
     draws, chains = require_count(draws, "draws"), require_count(chains, "chains")
-    if not isinstance(method, str) or method not in SAMPLING_METHODS:
-        raise SpecificationError(f"method is {method!r}", "method", "use one of " + ", ".join(SAMPLING_METHODS))
+    if not isinstance(method, str) or method not in get_args(SamplingMethod):
+        raise SpecificationError(f"method is {method!r}", "method", "use one of " + ", ".join(get_args(SamplingMethod)))
     if method == "hierarchical":
         return sample_hierarchical(
             model,

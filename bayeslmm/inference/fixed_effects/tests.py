@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import pandas as pd
 from scipy import special
 
 from bayeslmm._arrays import Array, Mask
+from bayeslmm._types import DfName, Information, VcovName
 from bayeslmm._validation import spell
 from bayeslmm.errors import InferenceError, SpecificationError
 from bayeslmm.estimate.estimate import Fitted, is_restricted, require_outcome
@@ -35,10 +36,8 @@ from bayeslmm.likelihood.identification import DEPENDENT_ROWS, ROUNDED, basis
 from bayeslmm.likelihood.standardize import Standardization
 
 if TYPE_CHECKING:
-    from bayeslmm._types import DfMethod, Information, VcovMethod
+    from bayeslmm._types import DfMethod, VcovMethod
 
-DF_METHODS = ("satterthwaite", "kenward-roger", "kenward-roger-linear", "between-within", "containment", "residual", "asymptotic")
-VCOV_METHODS = ("asymptotic", "kenward-roger", "kenward-roger-linear", "CR0", "CR1", "CR2", "CR3")
 DF_SYNONYMS = {
     **dict.fromkeys(("kr", "kenwardroger", "kenward"), "kenward-roger"),
     **dict.fromkeys(("kr-linear", "kenward-roger-lin", "kr-lin"), "kenward-roger-linear"),
@@ -56,7 +55,6 @@ VCOV_SYNONYMS = {
     "empirical-bias-reduced": "CR2",
     "empirical-jackknife": "CR3",
 }
-INFORMATION_KINDS = ("expected", "observed")
 KERNELS = (kenward_roger_random,)
 """Where kernels answer `v_derivatives` outside its own module: importing them registers their answers."""
 
@@ -215,12 +213,14 @@ def check_options(df: str = "satterthwaite", vcov: str | None = None, informatio
 
     Errors: `SpecificationError` for an unknown name, `InferenceError` for a robust covariance with Kenward-Roger.
     """
-    df = _name("df", DF_SYNONYMS.get(spell(df), spell(df)), DF_METHODS, DF_SYNONYMS)
+    df = _name("df", DF_SYNONYMS.get(spell(df), spell(df)), get_args(DfName), DF_SYNONYMS)
     if vcov is None:
         vcov = df if df.startswith("kenward") else "asymptotic"
     spelled = spell(vcov)
-    vcov = _name("vcov", VCOV_SYNONYMS.get(spelled, spelled.upper() if spelled.startswith("cr") else spelled), VCOV_METHODS, VCOV_SYNONYMS)
-    information = _name("information", spell(information), INFORMATION_KINDS)
+    vcov = _name(
+        "vcov", VCOV_SYNONYMS.get(spelled, spelled.upper() if spelled.startswith("cr") else spelled), get_args(VcovName), VCOV_SYNONYMS
+    )
+    information = _name("information", spell(information), get_args(Information))
     if vcov in LEVERAGE_POWERS and df.startswith("kenward"):
         raise InferenceError(
             "a robust covariance has no Kenward-Roger degrees of freedom",

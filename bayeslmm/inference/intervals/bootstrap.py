@@ -13,7 +13,7 @@ import pandas as pd
 from scipy.special import ndtr, ndtri
 
 from bayeslmm._arrays import Array, seed_sequence
-from bayeslmm._types import BootstrapInterval
+from bayeslmm._types import BootstrapInterval, BootstrapKind
 from bayeslmm._validation import (
     STREAM_NUMBERS,
     find_word,
@@ -46,7 +46,7 @@ from bayeslmm.results.render import html_of_frame, progress_bar
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from bayeslmm._types import AxesLike, BootstrapKind
+    from bayeslmm._types import AxesLike
 
 
 def jackknife(fit: Estimates, group: str | None, statistic: Statistic | None, names: Sequence[str]) -> Array:
@@ -277,7 +277,7 @@ def bootstrap(
     (100, 0)
     """
     n, workers = require_count(n, "n"), require_count(workers, "workers")
-    require_one_of(kind, ("parametric", "case"), "kind")
+    require_one_of(kind, get_args(BootstrapKind), "kind")
     if group is not None and kind == "parametric":
         what = f"group is {group!r:.60}, and a parametric bootstrap draws no groups"
         raise SpecificationError(what, "group", 'leave it out, or use kind="case"')

@@ -12,13 +12,14 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 import pandas as pd
 from scipy.special import ndtri
 
 from bayeslmm._arrays import Array
+from bayeslmm._types import LikelihoodKind
 from bayeslmm._validation import require_level, require_names, require_one_of
 from bayeslmm.errors import SpecificationError
 from bayeslmm.estimate.estimate import Estimate, estimate, require_outcome
@@ -45,7 +46,7 @@ from bayeslmm.results.render import html_of_frame
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from bayeslmm._types import AxesLike, LikelihoodKind, Names
+    from bayeslmm._types import AxesLike, Names
 
 ZETA_TOLERANCE = 3e-3
 """How near to a quantile zeta is brought by evaluations; the interpolation that follows adds three digits."""
@@ -385,7 +386,7 @@ def limits_frame(curves: Sequence[ProfileCurve], level: float, aliased: Sequence
 
 def profile_origin(fit: Estimates, criterion: LikelihoodKind) -> ProfileOrigin:
     """The optimum of the criterion to be profiled: that of the fit, or a refit from where the fit ended."""
-    require_one_of(criterion, ("ML", "REML"), "criterion")
+    require_one_of(criterion, get_args(LikelihoodKind), "criterion")
     problem = fit.problem
     found = fit.estimate if fit.method == criterion else estimate(problem, "ML" if criterion == "ML" else "REML", start=fit.estimate.x)
     restricted = criterion == "REML"

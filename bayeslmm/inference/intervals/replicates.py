@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bayeslmm._arrays import Array, numbers_of
-from bayeslmm._types import StatisticValues
+from bayeslmm._types import LikelihoodKind, StatisticValues
 from bayeslmm.data.design import Design
 from bayeslmm.errors import BayesLMMError, SpecificationError
 from bayeslmm.estimate.batch_descent import BatchFits
@@ -32,7 +32,6 @@ from bayeslmm.inference.intervals.batch_structured import descend, poolable, pro
 from bayeslmm.inference.intervals.drawn_patterns import PatternSampler
 from bayeslmm.inference.intervals.parameters import parameter_values
 from bayeslmm.inference.intervals.resampling import ProductSampler, laid_out, resample_design, resampling_factor
-from bayeslmm.likelihood.criterion import Method
 from bayeslmm.likelihood.identification import full_rank
 from bayeslmm.likelihood.problem import Problem, build_problem
 from bayeslmm.results.estimates import Estimates
@@ -198,7 +197,7 @@ def with_design(model: Any, design: Design) -> Any:
     return moved
 
 
-def _method(fit: Estimates) -> Method:
+def _method(fit: Estimates) -> LikelihoodKind:
     return "ML" if fit.method == "ML" else "REML"
 
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from string import ascii_letters
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from scipy.special import stdtr, stdtrit
 
 from bayeslmm._arrays import Array, Codes
+from bayeslmm._types import Side
 from bayeslmm._validation import MAX_SIZE, number_below, require_one_of
 from bayeslmm.errors import SpecificationError
 
-SIDES = ("two-sided", "greater", "less")
 NEEDS_CORRELATION = frozenset({"dunnett", "mvt"})
 """Adjustments that ask for the correlation of the estimates."""
 
@@ -49,7 +49,7 @@ class Hypothesis:
         if str(side).lower().replace("-", "") in ("noninferiority", "nonsuperiority", "equivalence"):
             remedy = 'side="greater", delta=-margin is non-inferiority, equivalence=margin two one-sided tests'
             raise SpecificationError(f"side is {side!r}", "side", remedy)
-        require_one_of(side, SIDES, "side")
+        require_one_of(side, get_args(Side), "side")
         for name, value in (("delta", delta), ("equivalence", equivalence)):
             if (value is not None or name == "delta") and np.isnan(number_below(value, MAX_SIZE)):
                 raise SpecificationError(f"{name} is {value!r:.40}", name, "give one number, on the scale of the model")

@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import combinations
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
 from scipy import special
 
 from bayeslmm._arrays import Array, Codes, numbers_of
+from bayeslmm._types import Adjustment, ContrastName
 from bayeslmm._validation import require_memory
 from bayeslmm.errors import InferenceError, SizeError, SpecificationError
 from bayeslmm.inference.fixed_effects.tests import FixedEffects
@@ -21,7 +22,6 @@ from bayeslmm.inference.means.linear_functions import align_labels
 from bayeslmm.inference.means.studentized_range import studentized_range_quantile, studentized_range_sf
 from bayeslmm.likelihood.identification import pivoted_root
 
-CONTRAST_METHODS = ("pairwise", "revpairwise", "trt.vs.ctrl", "poly", "consec", "effect", "identity")
 AS_R = {"tukey": "pairwise", "dunnett": "trt.vs.ctrl", "trt.vs.ctrl1": "trt.vs.ctrl", "eff": "effect"}
 """Further names that R's emmeans has for families of contrasts."""
 
@@ -94,10 +94,10 @@ def contrast_method(method: Any, means: Sequence[str], ref: Any = None) -> Contr
     }
     name = spell_method(method)
     if name not in makers:
-        near = get_close_matches(name, CONTRAST_METHODS, 1, 0.4)
+        near = get_close_matches(name, get_args(ContrastName), 1, 0.4)
         remedy = f"did you mean {near[0]!r}? " if near else ""
         raise SpecificationError(
-            f"unknown contrasts {method!r}", "method=", f"{remedy}one of {', '.join(CONTRAST_METHODS)}, or {{label: weights}}"
+            f"unknown contrasts {method!r}", "method=", f"{remedy}one of {', '.join(get_args(ContrastName))}, or {{label: weights}}"
         )
     if name != "trt.vs.ctrl":
         _require_no_control(ref, repr(name))
@@ -204,7 +204,6 @@ def _custom(method: Any, means: Sequence[str]) -> ContrastFamily:
     return ContrastFamily(labels, np.array(weights).reshape(-1, len(means)), "none")
 
 
-ADJUSTMENTS = ("none", "tukey", "dunnett", "mvt", "holm", "bonferroni", "sidak", "fdr")
 ADJUSTMENTS_ELSEWHERE = {
     **dict.fromkeys(("lsd", "t", "no", "unadjusted"), "none"),
     **dict.fromkeys(("bh", "benjamini-hochberg", "fdr_bh"), "fdr"),
@@ -233,11 +232,11 @@ INFINITE_DF = 1e5
 def adjustment_name(adjust: str) -> str:
     """The name of an adjustment, checked."""
     name = str(adjust).strip().lower()
-    if isinstance(adjust, str) and name in ADJUSTMENTS:
+    if isinstance(adjust, str) and name in get_args(Adjustment):
         return name
-    near = [ADJUSTMENTS_ELSEWHERE[name]] if name in ADJUSTMENTS_ELSEWHERE else get_close_matches(name, ADJUSTMENTS, 1, 0.5)
+    near = [ADJUSTMENTS_ELSEWHERE[name]] if name in ADJUSTMENTS_ELSEWHERE else get_close_matches(name, get_args(Adjustment), 1, 0.5)
     remedy = f"did you mean {near[0]!r}? " if near else ""
-    raise SpecificationError(f"unknown adjustment {adjust!r}", "adjust=", f"{remedy}one of {', '.join(ADJUSTMENTS)}")
+    raise SpecificationError(f"unknown adjustment {adjust!r}", "adjust=", f"{remedy}one of {', '.join(get_args(Adjustment))}")
 
 
 def p_values(method: str, statistic: Array, df: Array, correlation: Array | None, means: int, side: str = "two-sided") -> Array:

@@ -6,27 +6,20 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array, Codes
+from bayeslmm._types import ContrastName, GridWeights
 from bayeslmm._validation import require_mapping, require_memory, require_name
 from bayeslmm.data.design import Covariate, Design
 from bayeslmm.errors import InferenceError, SizeError, SpecificationError
 from bayeslmm.inference.means.multiplicity import (
-    CONTRAST_METHODS,
     spell_method,
 )
 
-if TYPE_CHECKING:
-    from bayeslmm._types import (
-        ContrastName,
-    )
-
-
-WEIGHT_RULES = ("equal", "proportional", "outer", "cells", "flat")
 GRID_ELEMENTS = 20_000_000
 """Entries of the grid's design matrix beyond which averaging is refused."""
 
@@ -177,12 +170,12 @@ def average_grid(grid: ReferenceGrid, kept: Sequence[str], weights: str, design:
     weights : "equal", "proportional" or "outer" (joint or single frequencies of what is averaged over), "cells" (frequencies of all
         variables), "flat" (equal, cells without data left out)
     """
-    if not isinstance(weights, str) or weights not in WEIGHT_RULES:
-        near = get_close_matches(str(weights), WEIGHT_RULES, 1, 0.4)
+    if not isinstance(weights, str) or weights not in get_args(GridWeights):
+        near = get_close_matches(str(weights), get_args(GridWeights), 1, 0.4)
         remedy = f"did you mean {near[0]!r}? " if near else ""
         if str(weights).lower() in ("om", "obsmargins"):  # PROC MIXED counts rows without a response too
             remedy = '"proportional" is OM of PROC MIXED where no response is missing; '
-        raise SpecificationError(f"unknown weights {weights!r}", "weights=", f"{remedy}one of {', '.join(WEIGHT_RULES)}")
+        raise SpecificationError(f"unknown weights {weights!r}", "weights=", f"{remedy}one of {', '.join(get_args(GridWeights))}")
     sizes = [len(grid.values[name]) for name in kept]
     index = dict(zip(grid.names, _places(grid.shape), strict=True))
     cell, size = np.zeros(len(grid.frame), np.int64), 1
@@ -271,9 +264,9 @@ def wanted_variables(specs: Any, by: Any, grid: ReferenceGrid) -> tuple[tuple[st
 def _asked_contrasts(before: str, side: str) -> ContrastName | Literal[""]:
     """The family of contrasts that stands before the tilde, as in R's emmeans."""
     name = spell_method(before)
-    if name and name not in CONTRAST_METHODS:
+    if name and name not in get_args(ContrastName):
         what = f"{before!r} names no contrasts, and nothing else stands on the left of the means' formula"
-        raise SpecificationError(what, "specs=", f'write "~ {side}", or one of {", ".join(CONTRAST_METHODS)} on the left')
+        raise SpecificationError(what, "specs=", f'write "~ {side}", or one of {", ".join(get_args(ContrastName))} on the left')
     found: ContrastName | Literal[""] = cast(Any, name)
     return found
 

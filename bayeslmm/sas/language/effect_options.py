@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 from bayeslmm.sas.language.covariance_types import parse_type
 from bayeslmm.sas.language.effects import SASEffect, parse_effect, parse_effects
@@ -27,7 +27,7 @@ from bayeslmm.sas.language.options import (
     read_whole,
     slash_options,
 )
-from bayeslmm.sas.language.program import LevelCoefficient, LSMeansStatement, LSMEstimateRow, LSMEstimateStatement, SliceStatement
+from bayeslmm.sas.language.program import Diff, LevelCoefficient, LSMeansStatement, LSMEstimateRow, LSMEstimateStatement, SliceStatement
 from bayeslmm.sas.language.tokens import SASCursor
 
 _SUBJECT: OptionTable = {
@@ -107,7 +107,6 @@ _ADJUST = {
     "tukey": "tukey",
 }
 _ADJUST_REFUSED = {"nelson": "adjust=tukey, bon, sidak, scheffe, smm, simulate or dunnett"}
-_DIFFS = {"all": "all", "control": "control", "controll": "controll", "controlu": "controlu"}
 
 
 def _adjust(cursor: SASCursor) -> str:
@@ -125,7 +124,7 @@ def _diff(cursor: SASCursor) -> tuple[str, tuple[str, ...]]:
     """Nothing, `=all`, `=control`, `=control('a' 'b')`."""
     if not cursor.accept("="):
         return "all", ()
-    kind = str(read_one_of(_DIFFS, {"anom": "compare each mean with CONTRAST"})(cursor))
+    kind = str(read_one_of({word: word for word in get_args(Diff)}, {"anom": "compare each mean with CONTRAST"})(cursor))
     if kind == "all" or not cursor.accept("("):
         return kind, ()
     levels: list[str] = []

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 from bayeslmm.sas.language.effects import INTERCEPT_EFFECT, SASEffect, parse_effect
-from bayeslmm.sas.language.program import DataSetOptions, InfluenceRequest
+from bayeslmm.sas.language.program import DataSetOptions, InfluenceRequest, Method, Order
 from bayeslmm.sas.language.tokens import SASCursor, SASToken
 from bayeslmm.sas.language.where import parse_condition
 
@@ -213,8 +213,6 @@ def is_whole_data(subject: SASEffect | None) -> bool:
     return subject is None or subject == INTERCEPT_EFFECT
 
 
-_ORDERS = {"formatted": "formatted", "internal": "internal", "data": "data", "freq": "freq"}
-_METHODS = {name: name for name in ("reml", "ml", "type1", "type2", "type3", "mivque0")}
 _DIAGNOSTIC = "the frames of result.fit hold what it is made of"
 
 
@@ -317,7 +315,7 @@ def _plots(cursor: SASCursor) -> bool:
 
 PROC_OPTIONS: OptionTable = {
     "data": StatementOption("data", _data),
-    "method": StatementOption("method", after_equals(read_one_of(_METHODS))),
+    "method": StatementOption("method", after_equals(read_one_of({word: word for word in get_args(Method)}))),
     "empirical": StatementOption("empirical", _empirical),
     "covtest": StatementOption("covtest", read_flag),
     "cl": StatementOption("cl", _optional_wald),
@@ -337,7 +335,7 @@ PROC_OPTIONS: OptionTable = {
     "mmeq": StatementOption("mmeq", read_flag),
     "mmeqsol": StatementOption("mmeqsol", read_flag),
     "dfbw": StatementOption("dfbw", read_flag),
-    "order": StatementOption("order", after_equals(read_one_of(_ORDERS))),
+    "order": StatementOption("order", after_equals(read_one_of({word: word for word in get_args(Order)}))),
     "maxiter": StatementOption("maxiter", after_equals(read_whole)),
     "maxfunc": StatementOption("maxfunc", after_equals(read_whole)),
     "convf": _convergence("convf"),

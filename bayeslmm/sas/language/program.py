@@ -18,6 +18,8 @@ from bayeslmm.sas.language.where import Condition
 _ODS_PAIR = re.compile(r"(\w+)\s*(?:\([^)]*\)\s*)?=\s*(\w+(?:\s*\.\s*\w+)?)")
 
 Order = Literal["formatted", "internal", "data", "freq"]
+Tail = Literal["", "lower", "upper"]
+Method = Literal["reml", "ml", "type1", "type2", "type3", "mivque0"]
 DDFM = Literal["contain", "betwithin", "residual", "satterthwaite", "kenwardroger", "kenwardroger2"]
 Diff = Literal["all", "control", "controll", "controlu"]
 Adjust = Literal["none", "bonferroni", "dunnett", "scheffe", "sidak", "simulate", "smm", "tukey"]
@@ -51,7 +53,7 @@ class ProcStatement:
 
     data: str = ""
     data_options: DataSetOptions = DataSetOptions()
-    method: Literal["reml", "ml", "type1", "type2", "type3", "mivque0"] = "reml"
+    method: Method = "reml"
     empirical: bool = False
     covtest: bool = False
     cl: Literal["", "default", "wald"] = ""
@@ -263,7 +265,7 @@ class LSMEstimateStatement:
     rows: tuple[LSMEstimateRow, ...]
     joint: bool = False
     chisq: bool = False
-    tail: Literal["", "lower", "upper"] = ""
+    tail: Tail = ""
     testvalue: tuple[float, ...] = ()
 
 
@@ -304,7 +306,7 @@ class EstimateStatement:
     alpha: float = 0.05
     df: float | None = None
     e: bool = False
-    tail: Literal["", "lower", "upper"] = ""
+    tail: Tail = ""
     subject: tuple[float, ...] = ()
     group: tuple[float, ...] = ()
     spot: str = field(default="", compare=False)
