@@ -29,7 +29,7 @@ V is linear in its parameters it is that of 1997. Kenward and Roger (2009), Comp
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import singledispatch
+from functools import cached_property, singledispatch
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -227,7 +227,7 @@ def _(state: BlockDiagonalState, problem: Problem, x: Array) -> VDerivatives:  #
         return _Components(state, x).pieces()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class _Components:
     """The components of a structured model at x, sigma = 1."""
 
@@ -304,10 +304,21 @@ class _Components:
     def _stratum_variances(self) -> Array:
         return np.exp(2.0 * np.append(0.0, self.x[self.state.kernel.variance_part]))
 
-    def _slopes(self) -> tuple[Array, Array]:
-        """Derivatives of the log multipliers of the rows about their means, (size, n), and the means: the scale is the geometric mean."""
-        means = self.state.slopes.mean(axis=1)
-        return self.state.slopes - means[:, None], means
+    @cached_property
+    def mean_slopes(self) -> Array:
+        """Means over the rows of the derivatives of their log multipliers, (size,): they move the scale, which is the geometric mean."""
+        return np.asarray(self.state.slopes.mean(axis=1))
+
+    @cached_property
+    def centred_slopes(self) -> Array:
+        """These derivatives about their means, (size, n)."""
+        return np.asarray(self.state.slopes - self.mean_slopes[:, None])
+
+    @cached_property
+    def centred_bends(self) -> list[Array] | None:
+        """Second derivatives of the log multipliers about their means, (size, n) for each parameter; None where they are linear."""
+        bends = self.state.kernel.variance.second_derivatives(self.x[self.state.kernel.variance_part])
+        return None if bends is None else [own - own.mean(axis=1)[:, None] for own in bends]
 
     def jacobian(self) -> Array:
         """dpsi / d(x, log sigma), (k, size + 1)."""
@@ -344,7 +355,7 @@ class _Components:
                 out[rows, free] = J[:, 1:] if g == 0 else J
                 out[rows, -1] = J @ (residual.covariance.degrees * own)
         if kernel.variance.size:
-            out[begin : begin + k_R, kernel.variance_part] = np.outer(out[begin : begin + k_R, -1], self._slopes()[1])
+            out[begin : begin + k_R, kernel.variance_part] = np.outer(out[begin : begin + k_R, -1], self.mean_slopes)
         out[begin + k_R :, kernel.variance_part] = np.eye(kernel.variance.size)
         return out
 
@@ -362,7 +373,7 @@ class _Components:
             return np.concatenate([*found, (own / self._stratum_variances()[:, None, None])[..., None] * part.R[cut]])
         found.append(part.R[cut][None] if residual is None else self._residual_blocks(residual, part, cut, 1))
         if kernel.variance.size:
-            slope = self._slopes()[0][:, part.batch.rows[cut]]
+            slope = self.centred_slopes[:, part.batch.rows[cut]]
             found.append((slope[..., :, None] + slope[..., None, :]) * part.R[cut])
         return np.concatenate(found)
 
@@ -414,16 +425,15 @@ class _Components:
     def _add_variance_second(self, second: Array, part: StructuredBlockFactor, cut: slice, S: Array) -> None:
         """S R0 S: d2V_ij = ((a_i + a_j)(b_i + b_j) + ab_i + ab_j) R_ij, a, b, ab of log S, and d2V = (a_i + a_j) dR_ij with R's."""
         kernel = self.state.kernel
-        slope = self._slopes()[0][:, part.batch.rows[cut]]
+        slope = self.centred_slopes[:, part.batch.rows[cut]]
         both = slope[..., :, None] + slope[..., None, :]
         begin = len(second) - kernel.variance.size
         residual = self._residual()
         dR = part.R[cut][None] if residual is None else self._residual_blocks(residual, part, cut, 1)
-        bends = kernel.variance.second_derivatives(self.x[kernel.variance_part])
         for a in range(kernel.variance.size):
             second[begin + a, begin:] += _sandwich(S, both[a] * both * part.R[cut])
-            if bends is not None:
-                bend = (bends[a] - bends[a].mean(axis=1)[:, None])[:, part.batch.rows[cut]]
+            if self.centred_bends is not None:
+                bend = self.centred_bends[a][:, part.batch.rows[cut]]
                 second[begin + a, begin:] += _sandwich(S, (bend[..., :, None] + bend[..., None, :]) * part.R[cut])
             cross = _sandwich(S, both[a] * dR)
             inner = slice(kernel.random.size, kernel.random.size + len(dR))
