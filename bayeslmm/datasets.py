@@ -249,8 +249,8 @@ def _attended_visits(rng: np.random.Generator, change: Array) -> Any:
     """(patients, visits) whether the visit took place; every patient has one."""
     patients, time = len(change), np.arange(1.0, _VISITS + 1.0)
     here = rng.random((patients, _VISITS)) >= 0.015 + 0.0003 * time**3
-    behind = 4.0 + 0.38 * time - change
-    leaves = rng.random((patients, _VISITS)) < 1.0 / (1.0 + np.exp(5.0 - 0.3 * behind))
+    deficit = 4.0 + 0.38 * time - change
+    leaves = rng.random((patients, _VISITS)) < 1.0 / (1.0 + np.exp(5.0 - 0.3 * deficit))
     gone = np.cumsum(leaves, axis=1) - leaves > 0
     here &= ~gone
     here[:, 0] |= ~here.any(axis=1)

@@ -315,11 +315,11 @@ def _tree_rows(tree: Any, conf_level: float) -> pd.DataFrame:
     names = [str(name) for name in posterior.data_vars]
     own = "alpha" in names
     found = _unstructured_rows(posterior) if own else []
-    behind = {f"sd_residual{name.removeprefix('corr_residual')}" for name in names if name.startswith("corr_residual")}
+    derived = {f"sd_residual{name.removeprefix('corr_residual')}" for name in names if name.startswith("corr_residual")}
     if any(name.startswith(("sd_residual", "sd|")) for name in names):
-        behind.add("sigma")  # the first sd of R, under its own name among the others
+        derived.add("sigma")  # the first sd of R, under its own name among the others
     for name in names:
-        if own and name in behind:
+        if own and name in derived:
             continue
         variable = posterior[name]
         flat = np.asarray(variable.values, float).reshape(-1, *variable.shape[2:])

@@ -134,7 +134,7 @@ def _structured_pieces(
         draws = slice(begin, min(begin + step, len(x)))
         t = draws.stop - begin
         logdet, Xy = np.zeros((rows.size, t)), np.zeros((rows.size, t, r, r))
-        for part in patterns.inverted(blocks, x[draws]):
+        for part in patterns.invert_blocks(blocks, x[draws]):
             own = -np.linalg.slogdet(part.inverse)[1][:, part.kind]
             if log_scale is not None:
                 own = own + 2.0 * log_scale[part.rows].sum(-1)

@@ -278,7 +278,7 @@ def _structured_densities(post: PosteriorData, phi: Array, advance: Callable[[in
             found = target.integrate(patterns.solve(x), unit**2, phi[begin : begin + step]).solution
             v = np.concatenate([-found.alpha, np.ones((len(x), 1))], axis=1)
             precision, share, scores = (np.empty((len(x), n)) for _ in range(3))
-            for part in patterns.inverted(blocks, x):
+            for part in patterns.invert_blocks(blocks, x):
                 ViU = multiply_by_kind(part.inverse, part.U[None], part.kind)
                 own = np.diagonal(part.inverse, axis1=-2, axis2=-1)[:, part.kind]
                 flat = ViU[..., :p].reshape(len(x), -1, p)

@@ -75,20 +75,20 @@ def autoregressive_covariances(phi: Array, lags: int, order: int) -> tuple[Array
     (..., lags, p) and (..., lags, p, p). Over lags 0 .. p, M alpha = e_0 with M = I - sum phi_i S_i.
     """
     p, S = phi.shape[-1], _reflections(phi.shape[-1])
-    behind = [(0, 0)] * (phi.ndim - 1) + [(0, max(lags - p - 1, 0))]
+    padding = [(0, 0)] * (phi.ndim - 1) + [(0, max(lags - p - 1, 0))]
     inverse = np.linalg.inv(np.eye(p + 1) - (phi @ S.reshape(p, (p + 1) ** 2)).reshape(*phi.shape[:-1], p + 1, p + 1))
-    value = _continue_recursion(phi, np.pad(inverse[..., 0], behind), None)
+    value = _continue_recursion(phi, np.pad(inverse[..., 0], padding), None)
     found = [value[..., :lags]]
     if order > 0:
         near = inverse @ np.einsum("iab,...b->...ai", S, value[..., : p + 1])
         back = np.stack([_lag(value, i) for i in range(1, p + 1)], axis=-1) if p else np.zeros((*value.shape, 0))
-        first = _continue_recursion(phi, np.pad(near, [*behind, (0, 0)]), back)
+        first = _continue_recursion(phi, np.pad(near, [*padding, (0, 0)]), back)
         found.append(first[..., :lags, :])
     if order > 1:
         twice = np.einsum("iab,...bj->...aij", S, near)
         near = np.einsum("...ab,...bij->...aij", inverse, twice + np.swapaxes(twice, -1, -2))
         mixed = np.stack([_lag(first, i, -2) for i in range(1, p + 1)], axis=-2) if p else np.zeros((*first.shape, 0))
-        second = _continue_recursion(phi, np.pad(near, [*behind, (0, 0), (0, 0)]), mixed + np.swapaxes(mixed, -1, -2))
+        second = _continue_recursion(phi, np.pad(near, [*padding, (0, 0), (0, 0)]), mixed + np.swapaxes(mixed, -1, -2))
         found.append(second[..., :lags, :, :])
     return tuple(found)
 

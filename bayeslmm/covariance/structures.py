@@ -34,13 +34,13 @@ def _build_scaled(request: Request, correlation: Correlation, heterogeneous: boo
 def _pair(correlation: Callable[[Request], Correlation]) -> tuple[Builder, Builder]:
     """The homogeneous and the heterogeneous structure around a correlation."""
 
-    def placed(request: Request) -> Correlation:
+    def place(request: Request) -> Correlation:
         if not request.positions or request.name.startswith("ar1") or request.lags:
             return correlation(request)
         at = tuple(int(place) for place in request.positions)
         return SelectedRows(request.q, correlation(replace(request, q=at[-1] + 1, positions=())), at)
 
-    return (lambda request: _build_scaled(request, placed(request), False)), (lambda request: _build_scaled(request, placed(request), True))
+    return (lambda request: _build_scaled(request, place(request), False)), (lambda request: _build_scaled(request, place(request), True))
 
 
 def _order(request: Request) -> int:

@@ -158,9 +158,9 @@ _SIZE = 1e9  # beyond this, or below its inverse, a search that starts at equal 
 _NEGATIVE = 1e-8  # an eigenvalue below minus this fraction of the largest is more than rounding
 
 
-def check_names(names: tuple[str, ...], given: Mapping[str, Any], groups: tuple[str, ...]) -> None:
+def check_names(names: tuple[str, ...], relationship: Mapping[str, Any], groups: tuple[str, ...]) -> None:
     """Refuse a matrix for a factor that no random term has, and a factor whose matrix is not there."""
-    for name in given:
+    for name in relationship:
         if name not in groups:
             near = nearest_names(name, groups)
             raise SpecificationError(
@@ -169,7 +169,7 @@ def check_names(names: tuple[str, ...], given: Mapping[str, Any], groups: tuple[
                 f"did you mean {near[0]!r}?" if near else f"add a term such as (1 | {name})",
             )
     for name in names:
-        if name not in given:
+        if name not in relationship:
             raise SpecificationError(
                 f"the relationship matrix of {name!r} is missing", "", f"give relationship={{{name!r}: labelled frame}}"
             )

@@ -97,7 +97,7 @@ def descend_together[Point: BatchValues](
     B, size = start.shape
     x, inverse, length = start.copy(), inverse.copy(), np.ones(B)
     point = at(np.arange(B), x)
-    point = _copied(point)
+    point = _copy(point)
     value, gradient = point.value, point.gradient
     done, left_alone = np.full(B, size == 0), np.zeros(B, bool) if hopeless is None else hopeless(point)
     for _ in range(rule.iterations):
@@ -126,7 +126,7 @@ def descend_together[Point: BatchValues](
     return BatchDescent(x, point, done & np.isfinite(value), inverse)
 
 
-def _copied[Point: BatchValues](point: Point) -> Point:
+def _copy[Point: BatchValues](point: Point) -> Point:
     """The same values, to be written over."""
     return type(point)(*(getattr(point, field.name).copy() for field in fields(point)))
 
@@ -309,7 +309,7 @@ def lowest_ends[Point: BatchValues](
     values[~np.isfinite(values)] = np.inf
     best = np.argsort(values, axis=1, kind="stable")[:, : FEW if crowded else CONTINUED_ENDS]
     inverses: dict[int, Array] = {}
-    x, point, done, inverse = ends.x.copy(), _copied(ends.point), ends.done.copy(), ends.inverse.copy()
+    x, point, done, inverse = ends.x.copy(), _copy(ends.point), ends.done.copy(), ends.inverse.copy()
     for chosen in best.T:
         value = values[np.arange(B), chosen]
         rows = np.flatnonzero(np.isfinite(value) if crowded else _is_lower(value, known))

@@ -317,22 +317,22 @@ class Unbounded:
     surely: bool
 
 
-def unbounded(problem: Problem, restricted: bool) -> Unbounded | None:
+def find_unbounded(problem: Problem, restricted: bool) -> Unbounded | None:
     """None where nothing can reproduce the response, or more rows would be looked at than are worth it."""
     design = problem.design
     n = design.nobs
     if not design.in_memory or n > LOOKED_AT:
         return None
     doubtful = None
-    for strata, rows in ([("", np.ones(n, bool))] if design.terms else []) + _vanishing(problem):
-        found = _reproduced(problem, restricted, rows, strata)
+    for strata, rows in ([("", np.ones(n, bool))] if design.terms else []) + _list_vanishing(problem):
+        found = _find_reproduction(problem, restricted, rows, strata)
         if found is not None and found.surely:
             return found
         doubtful = doubtful or found
     return doubtful
 
 
-def _reproduced(problem: Problem, restricted: bool, rows: NDArray[np.bool_], strata: str) -> Unbounded | None:
+def _find_reproduction(problem: Problem, restricted: bool, rows: NDArray[np.bool_], strata: str) -> Unbounded | None:
     """What reproduces these rows of the response."""
     design, count = problem.design, int(rows.sum())
     if not _can_be(problem, rows):
@@ -369,7 +369,7 @@ def _level_sizes(problem: Problem, rows: NDArray[np.bool_]) -> list[Codes]:
     return [np.bincount(term.group.codes[rows]) for term in problem.design.terms]
 
 
-def _vanishing(problem: Problem) -> list[tuple[str, NDArray[np.bool_]]]:
+def _list_vanishing(problem: Problem) -> list[tuple[str, NDArray[np.bool_]]]:
     """Strata that few rows have, and several of them together: their names and rows."""
     vanishing = [(name, rows) for name, rows in _strata_rows(problem) if rows.any() and not rows.all() and _can_be(problem, rows)]
     found = []

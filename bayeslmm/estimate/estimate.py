@@ -28,8 +28,8 @@ from bayeslmm.estimate.error_boundary import (
     OWN_SD,
     VANISHING_SD,
     error_boundary_checks,
+    find_unbounded,
     singular_errors,
-    unbounded,
     vanishing_strata,
     without_strata,
 )
@@ -356,7 +356,7 @@ def _unit_variance(problem: Problem, x: Array) -> float:
 
 def require_bounded(problem: Problem, restricted: bool) -> list[Check]:
     """Refuse a likelihood that grows without end; a check that fails where it may."""
-    found = unbounded(problem, restricted)
+    found = find_unbounded(problem, restricted)
     if found is None:
         return []
     method = "restricted likelihood" if restricted else "likelihood"

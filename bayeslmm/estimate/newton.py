@@ -379,26 +379,26 @@ def _search_rotated(
     if stretched:
         units = np.maximum(units, np.abs(x))
 
-    def leaving(x: Array) -> bool:
+    def leaves(x: Array) -> bool:
         grown = problem.has_rows and not stretched and bool((np.abs(x) >= STRETCHED).any())
         return not last and (grown or needs_pivoting(moved, own, x))
 
     if bool((units == 1.0).all()):
-        return minimise(evaluate, evaluate(x), tolerance, diverging=problem.is_diverging, leaving=leaving)
+        return minimise(evaluate, evaluate(x), tolerance, diverging=problem.is_diverging, leaving=leaves)
 
-    def scaled(u: Array) -> _ScaledPoint:
+    def scaled_at(u: Array) -> _ScaledPoint:
         return _ScaledPoint(evaluate(u * units), units)
 
-    def scaled_leaving(u: Array) -> bool:
-        return leaving(u * units)
+    def leaves_scaled(u: Array) -> bool:
+        return leaves(u * units)
 
     try:
         found = minimise(
-            scaled,
-            scaled(x / units),
+            scaled_at,
+            scaled_at(x / units),
             tolerance,
             diverging=lambda u: problem.is_diverging(u * units),
-            leaving=scaled_leaving,
+            leaving=leaves_scaled,
         )
     except Interrupted as stopped:
         raise Interrupted(tuple((u * units, value) for u, value in stopped.path)) from None

@@ -319,7 +319,7 @@ def _ratio_of(components: VarianceComponents, numerator: Sequence[str], of: Sequ
 def _check_function(function: Callable[[Mapping[str, float]], object]) -> Callable[[Mapping[str, float]], float]:
     """The function, held to its promise of a number."""
 
-    def checked(found: Mapping[str, float]) -> float:
+    def value_of(found: Mapping[str, float]) -> float:
         try:
             value = function(found)
         except (ArithmeticError, LookupError, TypeError, ValueError) as error:
@@ -329,7 +329,7 @@ def _check_function(function: Callable[[Mapping[str, float]], object]) -> Callab
             raise SpecificationError(f"the function of the variances gives {value!r:.40}", "numerator", "return one number")
         return float(value)
 
-    return checked
+    return value_of
 
 
 def _name(function: object) -> str:

@@ -28,7 +28,7 @@ from bayeslmm.results.fitted import (
     sd_frames,
     simulate,
 )
-from bayeslmm.results.foreign_names import known_arguments, public_verbs, refused
+from bayeslmm.results.foreign_names import known_arguments, public_verbs, refuse_outcome
 from bayeslmm.results.predict import on_response, predict_rows, require_estimable_rows, require_outcomes
 from bayeslmm.results.store import save
 
@@ -682,7 +682,7 @@ class Fit(Estimates):
         >>> fit.update(". ~ . - (Days | Subject) + (1 | Subject)").df_model
         4
         """
-        given = {
+        options = {
             "residual": residual,
             "variance": variance,
             "weights": weights,
@@ -694,7 +694,7 @@ class Fit(Estimates):
             "check": check,
             "functions": functions,
         }
-        changes = {name: value for name, value in given.items() if value is not KEEP}
+        changes = {name: value for name, value in options.items() if value is not KEEP}
         return self._of(self.model.updated(formula, data, changes).fit(self.method if method is None else method))
 
     def save(self, path: str | Path, rows: bool = True) -> None:
@@ -1542,17 +1542,17 @@ class AssumedFit(Fit):
     [0.0, 1.0]
     """
 
-    augment = refused(Fit.augment, lambda fit: fit)
-    coef = refused(Fit.coef, lambda fit: fit)
-    influence = refused(Fit.influence, lambda fit: fit)
-    profile = refused(Fit.profile, lambda fit: fit)
-    ranef = refused(Fit.ranef, lambda fit: fit)
-    ranova = refused(Fit.ranova, lambda fit: fit)
-    report = refused(Fit.report, lambda fit: fit)
-    residuals = refused(Fit.residuals, lambda fit: fit)
-    save = refused(Fit.save, lambda fit: fit)
-    standardized = refused(Fit.standardized, lambda fit: fit)
-    update = refused(Fit.update, lambda fit: fit)
+    augment = refuse_outcome(Fit.augment, lambda fit: fit)
+    coef = refuse_outcome(Fit.coef, lambda fit: fit)
+    influence = refuse_outcome(Fit.influence, lambda fit: fit)
+    profile = refuse_outcome(Fit.profile, lambda fit: fit)
+    ranef = refuse_outcome(Fit.ranef, lambda fit: fit)
+    ranova = refuse_outcome(Fit.ranova, lambda fit: fit)
+    report = refuse_outcome(Fit.report, lambda fit: fit)
+    residuals = refuse_outcome(Fit.residuals, lambda fit: fit)
+    save = refuse_outcome(Fit.save, lambda fit: fit)
+    standardized = refuse_outcome(Fit.standardized, lambda fit: fit)
+    update = refuse_outcome(Fit.update, lambda fit: fit)
 
     @property
     def plot(self) -> FitPlots:

@@ -31,7 +31,7 @@ from bayeslmm.plots.style import closes_on_error, panels, percent
 from bayeslmm.plots.subjects import covariance_axes, covariance_matrices, profiles_axes, variogram_axes
 from bayeslmm.results.estimates import Estimates
 from bayeslmm.results.fitted import fitted_values, mode_frames
-from bayeslmm.results.foreign_names import PLOT_ATTRIBUTES, known_arguments, public_verbs, refused
+from bayeslmm.results.foreign_names import PLOT_ATTRIBUTES, known_arguments, public_verbs, refuse_outcome
 from bayeslmm.results.response_scale import response_options, scale_name
 
 if TYPE_CHECKING:
@@ -867,17 +867,17 @@ def _fit_of(figures: FitPlots) -> Estimates:
 class AssumedFitPlots(FitPlots):
     """Figures of assumed parameters: those that show an outcome, or what was estimated from one, are refused."""
 
-    acf = refused(FitPlots.acf, _fit_of, "plot.{}")
-    fitted = refused(FitPlots.fitted, _fit_of, "plot.{}")
-    influence = refused(FitPlots.influence, _fit_of, "plot.{}")
-    leverage = refused(FitPlots.leverage, _fit_of, "plot.{}")
-    lines = refused(FitPlots.lines, _fit_of, "plot.{}")
-    profile = refused(FitPlots.profile, _fit_of, "plot.{}")
-    profiles = refused(FitPlots.profiles, _fit_of, "plot.{}")
-    qq = refused(FitPlots.qq, _fit_of, "plot.{}")
-    ranef = refused(FitPlots.ranef, _fit_of, "plot.{}")
-    residuals = refused(FitPlots.residuals, _fit_of, "plot.{}")
-    variogram = refused(FitPlots.variogram, _fit_of, "plot.{}")
+    acf = refuse_outcome(FitPlots.acf, _fit_of, "plot.{}")
+    fitted = refuse_outcome(FitPlots.fitted, _fit_of, "plot.{}")
+    influence = refuse_outcome(FitPlots.influence, _fit_of, "plot.{}")
+    leverage = refuse_outcome(FitPlots.leverage, _fit_of, "plot.{}")
+    lines = refuse_outcome(FitPlots.lines, _fit_of, "plot.{}")
+    profile = refuse_outcome(FitPlots.profile, _fit_of, "plot.{}")
+    profiles = refuse_outcome(FitPlots.profiles, _fit_of, "plot.{}")
+    qq = refuse_outcome(FitPlots.qq, _fit_of, "plot.{}")
+    ranef = refuse_outcome(FitPlots.ranef, _fit_of, "plot.{}")
+    residuals = refuse_outcome(FitPlots.residuals, _fit_of, "plot.{}")
+    variogram = refuse_outcome(FitPlots.variogram, _fit_of, "plot.{}")
 
 
 public_verbs(AssumedFitPlots)

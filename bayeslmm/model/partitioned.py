@@ -214,8 +214,8 @@ def from_partitions(
     >>> round(fit.criterion, 4), fit.nobs
     (1743.6283, 180)
     """
-    beside = (weights, offset, contrasts, relationship, priors, missing, check, functions, sigma)
-    arguments = ModelArguments(formula, residual, variance, *beside)
+    options = (weights, offset, contrasts, relationship, priors, missing, check, functions, sigma)
+    arguments = ModelArguments(formula, residual, variance, *options)
     source = Partitions(partitions, workers=workers) if rows is None else Partitions(partitions, require_count(rows, "rows"), workers)
     return _read_partitions(arguments, source)
 

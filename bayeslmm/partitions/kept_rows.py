@@ -31,8 +31,8 @@ def needs_every_row(spec: ModelSpec) -> bool:
 
 def columns_of_model(spec: ModelSpec) -> tuple[str, ...]:
     """The columns of the data that a model reads."""
-    beside = tuple(name for name in (spec.weights, spec.offset) if name is not None)
-    return plan_columns(spec.formula, spec.residual, spec.variance, beside).columns
+    columns = tuple(name for name in (spec.weights, spec.offset) if name is not None)
+    return plan_columns(spec.formula, spec.residual, spec.variance, columns).columns
 
 
 def gather_rows(spec: ModelSpec, partitions: Partitions) -> pd.DataFrame:

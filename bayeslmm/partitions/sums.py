@@ -118,10 +118,10 @@ def problem_of_sums(
         else:
             learnt, design, standardization = rows.made
         shown = None if rows.patterns is None else rows.patterns.some_subjects(len(rows.patterns.residual.visit_levels) + 1)
-        told, held = SummedTerms.of(design.terms, rows.sums.sums, standardization), spec.sigma is not None
-        alike, count = rows.coinciding.alike, told.count_effects
+        sums, held = SummedTerms.of(design.terms, rows.sums.sums, standardization), spec.sigma is not None
+        alike, count = rows.coinciding.alike, sums.count_effects
         problems = checks.identification_problems(design.terms, shown, survey.kept, design.X, alike, count, held)
-        problems += find_lost(design.terms, len(design.kept), told.is_inside)
+        problems += find_lost(design.terms, len(design.kept), sums.is_inside)
         own = () if rows.patterns is None else rows.patterns.notes
         notes = _notes(design, learnt, survey, problems, own) if rows.notes is None else rows.notes
         known: dict[str, Any] = {"notes": notes, "unidentified": problems if spec.check == "error" else ()}

@@ -432,7 +432,7 @@ def public_verbs[Made: type](owner: Made, synonyms: Mapping[str, str] | None = N
     return owner
 
 
-def refused(verb: Callable[..., Any], fit_of: Callable[[Any], Fitted], title: str = "{}") -> Any:
+def refuse_outcome(verb: Callable[..., Any], fit_of: Callable[[Any], Fitted], title: str = "{}") -> Any:
     """The refusal of a verb that reads an outcome, where parameters were assumed.
 
     fit_of : the fit that the owner of the verb is, or is of; title : how a verb is named
@@ -472,9 +472,9 @@ def answer_keywords_of[**P, Result](function: Callable[P, Result], name: str, sy
 
 def _unknown_argument(verb: str, option: Any, known: frozenset[str]) -> UnknownArgumentError:
     near = get_close_matches(option, known, 1)
-    told = (table[option] for table in (VERB_KEYWORDS.get(verb, {}), FOREIGN_KEYWORDS) if option in table)
+    translations = (table[option] for table in (VERB_KEYWORDS.get(verb, {}), FOREIGN_KEYWORDS) if option in table)
     # an argument of other verbs is no way out of this one
-    foreign = next((words for words in told if not (named := re.match(r"(\w+)=", words)) or named[1] in known), None)
+    foreign = next((words for words in translations if not (named := re.match(r"(\w+)=", words)) or named[1] in known), None)
     if foreign is not None:
         remedy = foreign
     elif near:

@@ -80,10 +80,10 @@ class AddedUp:
         """Errors: SpecificationError where V depends on more of a subject than its visits."""
         if isinstance(model.design, PartitionedDesign):
             return cls(model.arguments, model.design.summed)
-        beside = model.stored()[1]
-        columns_of = {name: column for name, column in (("weights", GIVEN_WEIGHTS), ("offset", GIVEN_OFFSET)) if name in beside}
+        arrays = model.stored()[1]
+        columns_of = {name: column for name, column in (("weights", GIVEN_WEIGHTS), ("offset", GIVEN_OFFSET)) if name in arrays}
         arguments = replace(model.arguments, **cast(Any, columns_of))
-        columns = {column: np.asarray(beside[name]) for name, column in columns_of.items()}
+        columns = {column: np.asarray(arrays[name]) for name, column in columns_of.items()}
         return cls(arguments, sum_design(model.design, arguments.spec(), columns, **_known_of_model(arguments)))
 
     def problem(self) -> Problem:

@@ -197,7 +197,7 @@ def _origins(effects: Sequence[GLMEffect], covariates: Mapping[str, Array]) -> d
         held = {
             name
             for k, effect in enumerate(effects)
-            if any(_home(effects[:k], effect, gone) is None for gone in _dropped(effect, free))
+            if any(_home(effects[:k], effect, gone) is None for gone in _droppable_places(effect, free))
             for name in effect.continuous
         }
         if not held & free:
@@ -205,7 +205,7 @@ def _origins(effects: Sequence[GLMEffect], covariates: Mapping[str, Array]) -> d
         free -= held
 
 
-def _dropped(effect: GLMEffect, free: set[str]) -> list[tuple[int, ...]]:
+def _droppable_places(effect: GLMEffect, free: set[str]) -> list[tuple[int, ...]]:
     """Places among the covariates of an effect where an origin may stand for the covariate."""
     places = [i for i, name in enumerate(effect.continuous) if name in free]
     return [gone for size in range(1, len(places) + 1) for gone in combinations(places, size)]
@@ -224,7 +224,7 @@ def _shift(
     P = len(columns)
     rows, at, values = list(range(P)), list(range(P)), [1.0] * P
     for k, effect in enumerate(effects):
-        for gone in _dropped(effect, set(origins)):
+        for gone in _droppable_places(effect, set(origins)):
             home = _home(effects[:k], effect, gone)
             assert home is not None
             places = [effects[home].classes.index(name) for name in effect.classes]

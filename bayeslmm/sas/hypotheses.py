@@ -231,7 +231,7 @@ def _type2(layout: GLMLayout, effect: int) -> Array:
     """X_E' M [X_E X_F]: M projects on what the effects that do not contain E leave, X_F are the columns of those that contain it."""
     others, containing = _split_sides(layout, effect)
     block = layout.blocks[effect]
-    moved = _moved(layout, others)
+    moved = _movable_columns(layout, others)
     Q = _orthonormal(np.where(moved, layout.near, layout.X)[:, others])
     mine = np.where(moved, layout.near, layout.X)[:, block]
     left = mine - Q @ (Q.T @ mine)
@@ -241,7 +241,7 @@ def _type2(layout: GLMLayout, effect: int) -> Array:
     return _hermite(L, block)
 
 
-def _moved(layout: GLMLayout, others: Mask) -> Mask:
+def _movable_columns(layout: GLMLayout, others: Mask) -> Mask:
     """The columns whose origins may be taken off beside these others: what makes up for them is among the others, and moved itself."""
     moved = np.zeros(len(others), dtype=np.bool_)
     shift = layout.shift.tocsc()

@@ -65,15 +65,15 @@ def without_transport_zeros(frame: pd.DataFrame) -> tuple[pd.DataFrame, tuple[st
 def kept_columns(frame: pd.DataFrame, keep: Sequence[str], drop: Sequence[str]) -> pd.DataFrame:
     """The columns that KEEP= names, in the order of the frame, without those that DROP= names; in any case."""
     lower = [str(name).lower() for name in frame.columns]
-    for option, given in (("KEEP=", keep), ("DROP=", drop)):
-        _check_columns(option, given, frame)
+    for option, names in (("KEEP=", keep), ("DROP=", drop)):
+        _check_columns(option, names, frame)
     wanted, unwanted = {name.lower() for name in keep} or set(lower), {name.lower() for name in drop}
     return frame.loc[:, [name in wanted and name not in unwanted for name in lower]]
 
 
-def _check_columns(option: str, given: Iterable[str], frame: pd.DataFrame) -> None:
+def _check_columns(option: str, names: Iterable[str], frame: pd.DataFrame) -> None:
     known = {str(name).lower() for name in frame.columns}
-    if stranger := next((name for name in given if name.lower() not in known), None):
+    if stranger := next((name for name in names if name.lower() not in known), None):
         columns = ", ".join(map(str, frame.columns[:20]))
         raise SpecificationError(f"{option} names {stranger}, which is no column", option, f"its columns are {columns}")
 

@@ -18,7 +18,7 @@ from bayeslmm.trials.analyses import Analyses, ImputationModel, analyse
 from bayeslmm.trials.ancova import MeanWeights
 from bayeslmm.trials.layout import Layout, Strategy, TrialColumns, read_layout, resampled_frame, strategy_name
 from bayeslmm.trials.pooling import Replication
-from bayeslmm.trials.tipping import Tipping, delta_frame, tipping
+from bayeslmm.trials.tipping import Tipping, delta_frame, tip_deltas
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -299,7 +299,7 @@ class Imputations:
         >>> imp.tipping([0, 1, 2], "change ~ arm + base").frame["delta_drug"].tolist()
         [0.0, 1.0, 2.0]
         """
-        return tipping(
+        return tip_deltas(
             self,
             grid,
             analysis,

@@ -167,7 +167,7 @@ class Tipping:
 known_arguments(Tipping, attributes=IMPUTATION_ATTRIBUTES)
 
 
-def tipping(
+def tip_deltas(
     imputations: CompletedTrial,
     grid: Any,
     analysis: str | None,

@@ -12,7 +12,7 @@ from scipy.optimize import minimize
 
 import bayeslmm as blm
 from bayeslmm.errors import DesignError, IdentifiabilityError
-from bayeslmm.estimate.error_boundary import unbounded
+from bayeslmm.estimate.error_boundary import find_unbounded
 from bayeslmm.likelihood.problem import Problem
 from benchmarks.optimum import compared
 from benchmarks.random_designs import random_design
@@ -154,9 +154,9 @@ def test_a_stratum_that_can_be_reproduced_leaves_the_likelihood_without_a_bound(
         at[:, model.problem.random.size + ("cs(" in str(errors))] = np.exp([-9.0, -12.0]) if by_sd else (-9.0, -12.0)
         values = model.problem.criterion.values(at, False)
         falls = values[1] < values[0] - 1.0
-        found = unbounded(model.problem, False)
+        found = find_unbounded(model.problem, False)
         assert (found is not None and found.surely) == falls
-        assert unbounded(model.problem, True) is None
+        assert find_unbounded(model.problem, True) is None
         seen.add(falls)
         if falls:
             with pytest.raises(IdentifiabilityError, match=r"the residual sd of .*few.* goes to 0"):

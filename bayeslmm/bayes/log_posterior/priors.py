@@ -298,9 +298,9 @@ def resolve(problem: Problem, priors: Priors | None) -> ModelPriors:
     )
 
 
-def _sigma(design: Design, given: Priors, base: PriorPreset) -> ParameterPrior:
+def _sigma(design: Design, priors: Priors, base: PriorPreset) -> ParameterPrior:
     """The prior of sigma; where the model holds it, it is that."""
-    held, own = design.spec.sigma, given.sigma_of()
+    held, own = design.spec.sigma, priors.sigma_of()
     if held is None:
         return _one(own, base.sigma, "sigma", "", "", base)
     if own is not None and own != Prior("fixed", (held,)):
@@ -308,18 +308,18 @@ def _sigma(design: Design, given: Priors, base: PriorPreset) -> ParameterPrior:
     return ParameterPrior("sigma", "", "", Prior("fixed", (held,)), "given")
 
 
-def _one(given: Prior | None, default: Prior, kind: str, group: str, term: str, base: PriorPreset) -> ParameterPrior:
-    if given is None:
+def _one(own: Prior | None, default: Prior, kind: str, group: str, term: str, base: PriorPreset) -> ParameterPrior:
+    if own is None:
         return ParameterPrior(kind, group, term, default, base.name)
     scale = default.parameters[-1] if default.parameters and default.family.startswith("half") else 1.0
     scale = 1.0 / default.parameters[0] if default.family == "exponential" else scale
-    return ParameterPrior(kind, group, term, given.fill_scale(scale), "given")
+    return ParameterPrior(kind, group, term, own.fill_scale(scale), "given")
 
 
-def _alpha(design: Design, given: Priors, base: PriorPreset) -> tuple[ParameterPrior, ...]:
+def _alpha(design: Design, priors: Priors, base: PriorPreset) -> tuple[ParameterPrior, ...]:
     found = []
     for j, i in enumerate(design.kept):
-        name, own = design.coef_names[i], given.alpha_of(design.coef_names[i])
+        name, own = design.coef_names[i], priors.alpha_of(design.coef_names[i])
         if own is not None:
             found.append(ParameterPrior("alpha", "", name, own, "given"))
         elif name == "Intercept":
@@ -329,22 +329,22 @@ def _alpha(design: Design, given: Priors, base: PriorPreset) -> tuple[ParameterP
     return tuple(found)
 
 
-def _term(term: RandomTerm, given: Priors, base: PriorPreset, spread: float) -> MatrixPriors:
+def _term(term: RandomTerm, priors: Priors, base: PriorPreset, spread: float) -> MatrixPriors:
     group, covariance = term.group.name, term.covariance
     if isinstance(covariance, Homogeneous):
         units, labels = np.array([rms_rows(term) if base.sizes is rms else base.sizes(term).mean()]), [""]
     else:
         units, labels = base.sizes(term), list(term.columns)
     scales = base.sds(units)
-    own = [given.sd_of(group, label or term.columns[0]) for label in labels]
+    own = [priors.sd_of(group, label or term.columns[0]) for label in labels]
     sds = [_one(o, s, "sd", group, label, base) for o, s, label in zip(own, scales, labels, strict=True)]
-    return _matrix(covariance, sds, given, base, spread, group, term.columns, f" | {group}")
+    return _matrix(covariance, sds, priors, base, spread, group, term.columns, f" | {group}")
 
 
 def _matrix(
     covariance: Covariance,
     sds: list[ParameterPrior],
-    given: Priors,
+    priors: Priors,
     base: PriorPreset,
     spread: float,
     group: str,
@@ -355,7 +355,7 @@ def _matrix(
     if is_unstructured_with_sds(covariance):
         corr = None
         if covariance.q > 1:
-            own = given.corr_of(group)
+            own = priors.corr_of(group)
             corr = _one(own, Prior("lkj", (base.eta,)), "corr", group, "", base)
         return MatrixPriors(tuple(sds), corr, ())
     parameters, names = covariance.natural_parameters, covariance.natural_names_for([str(label) for label in labels])
@@ -371,7 +371,7 @@ def _matrix(
         default = shape_default(parameter, inner, spread)
         if parameter.kind in ("sd", "var", "unique") and parameter.rows and parameter.rows[0] < len(sds):
             default = sds[parameter.rows[0]].prior
-        row = _one(given.residual_of(full) or given.residual_of(name), default, "residual" if group == "" else "corr", group, full, base)
+        row = _one(priors.residual_of(full) or priors.residual_of(name), default, "residual" if group == "" else "corr", group, full, base)
         shapes.append(require_possible(row, shape_range(parameter, inner)))
     return MatrixPriors(kept, None, tuple(shapes))
 
@@ -401,26 +401,26 @@ def known_names(problem: Problem) -> list[str]:
     return list(dict.fromkeys([*names, *variance_names(problem)]))
 
 
-def _residual(problem: Problem, given: Priors, base: PriorPreset, spread: float) -> tuple[MatrixPriors, ...]:
+def _residual(problem: Problem, priors: Priors, base: PriorPreset, spread: float) -> tuple[MatrixPriors, ...]:
     found = []
     for one in residual_sets(problem):
         names = ["sd"] if isinstance(one.covariance, Homogeneous) else [f"sd[{label}]" for label in one.labels]
-        own = [_of_error_sd(given, name, one.suffix) for name in names]
+        own = [_of_error_sd(priors, name, one.suffix) for name in names]
         sds = [_one(o, base.sigma, "sigma", "", name + one.suffix, base) for o, name in zip(own, names, strict=True)]
-        found.append(_matrix(one.covariance, sds, given, base, spread, "", one.labels, one.suffix))
+        found.append(_matrix(one.covariance, sds, priors, base, spread, "", one.labels, one.suffix))
     return tuple(found)
 
 
-def _of_error_sd(given: Priors, name: str, suffix: str) -> Prior | None:
+def _of_error_sd(priors: Priors, name: str, suffix: str) -> Prior | None:
     """The prior given for an sd of R: of its group before all groups, by its name before all sds."""
     for key in (name + suffix, name):
-        own = given.residual_of(key) or given.sigma_of(key)
+        own = priors.residual_of(key) or priors.sigma_of(key)
         if own is not None:
             return own
-    return given.sigma_of()
+    return priors.sigma_of()
 
 
-def _variance(problem: Problem, given: Priors, base: PriorPreset) -> tuple[ParameterPrior, ...]:
+def _variance(problem: Problem, priors: Priors, base: PriorPreset) -> tuple[ParameterPrior, ...]:
     kernel = problem.structured
     if kernel is None or not kernel.variance.size:
         return ()
@@ -428,7 +428,7 @@ def _variance(problem: Problem, given: Priors, base: PriorPreset) -> tuple[Param
     for name, kind, width in zip(kernel.variance.names, *_variance_kinds(problem), strict=True):
         default = Prior("half_t", (3.0, SCALE_FACTOR)) if kind == "positive" else Prior("normal", (0.0, SCALE_FACTOR / width))
         limits = (0.0, np.inf) if kind == "positive" else (-np.inf, np.inf)
-        found.append(require_possible(_one(given.residual_of(name), default, "residual", "", name, base), limits))
+        found.append(require_possible(_one(priors.residual_of(name), default, "residual", "", name, base), limits))
     return tuple(found)
 
 

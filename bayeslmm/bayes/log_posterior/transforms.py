@@ -421,9 +421,9 @@ class GeneralTransform:
 
     def _reported_jacobian(self, phi: Array) -> Array:
         step = PRIOR_STEP * np.eye(self.size)
-        ahead = self.natural_draws(phi[..., None, :] + step)
-        behind = self.natural_draws(phi[..., None, :] - step)
-        return np.asarray((ahead - behind) / (2.0 * PRIOR_STEP))
+        forward = self.natural_draws(phi[..., None, :] + step)
+        back = self.natural_draws(phi[..., None, :] - step)
+        return np.asarray((forward - back) / (2.0 * PRIOR_STEP))
 
     def prior_gradient(self, phi: Array, volume: bool) -> Array:
         # a wider step: with volume, log_prior holds a numerical Jacobian itself

@@ -175,16 +175,16 @@ def sensitivity(post: PosteriorData, threshold: float = 0.05) -> pd.DataFrame:
         "log_likelihood": xarray.Dataset({"y": (dims, post.reshape_draws(likelihood))}, coords=coords),
     }
     log = logging.getLogger("arviz_stats.psense")
-    log.addFilter(_nothing)  # it points at its table where a diagnosis is made; here the table is the answer
+    log.addFilter(_pass_no_record)  # it points at its table where a diagnosis is made; here the table is the answer
     try:
         table: pd.DataFrame = optional("arviz_stats").psense_summary(xarray.DataTree.from_dict(groups), threshold=threshold)
     finally:
-        log.removeFilter(_nothing)
+        log.removeFilter(_pass_no_record)
     table = table.set_axis(list(moved)).reindex(range(len(values))).set_axis(list(values)).fillna({"prior": 0.0, "likelihood": 0.0})
     # ArviZ's sign for nothing to say is no letter: a terminal without Unicode could not print it
     return table.assign(diagnosis=table["diagnosis"].replace("\N{CHECK MARK}", NO_CONFLICT).fillna(NO_CONFLICT))
 
 
-def _nothing(record: logging.LogRecord) -> bool:  # noqa: ARG001 - a filter of logging
+def _pass_no_record(record: logging.LogRecord) -> bool:  # noqa: ARG001 - a filter of logging
     """Lets no message through."""
     return False

@@ -94,11 +94,11 @@ def _prior(prior: Prior) -> bmb.Prior | float:
 
 
 def _require_expressible(design: Design) -> None:
-    for what, where in _unsupported(design):
+    for what, where in _list_unsupported(design):
         raise SpecificationError(f"Bambi has no {what}", where, "use to_pymc(), or model.sample()")
 
 
-def _unsupported(design: Design) -> list[tuple[str, str]]:
+def _list_unsupported(design: Design) -> list[tuple[str, str]]:
     """What Bambi cannot express, and where it is."""
     found = []
     if design.residual is not None:

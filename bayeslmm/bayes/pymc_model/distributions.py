@@ -278,7 +278,7 @@ def coefficients(name: str, alpha: AlphaPrior, dims: tuple[str, ...]) -> TensorV
         arguments = {key: np.atleast_1d(column) for key, column in parameters(alpha.priors).items()}
         return DISTRIBUTIONS[FAMILIES[alpha.priors[0].family].graph[0]](name, **arguments, **own)
 
-    def nothing(mark: Array, rng: Any = None, size: Any = None) -> Array:  # noqa: ARG001
+    def refuse_draws(mark: Array, rng: Any = None, size: Any = None) -> Array:  # noqa: ARG001
         raise PriorError("nothing can be drawn from flat priors of alpha", name, 'use Priors(alpha="normal")')
 
     if own.get("default_transform") is not None:
@@ -287,7 +287,7 @@ def coefficients(name: str, alpha: AlphaPrior, dims: tuple[str, ...]) -> TensorV
         name,
         np.array(c.alpha0),
         logp=lambda value, mark: pt.zeros_like(value).sum(axis=-1) + 0.0 * mark.sum(),
-        random=nothing,
+        random=refuse_draws,
         support_point=lambda rv, size, mark: mark,
         signature="(p)->(p)",
         **own,

@@ -251,8 +251,8 @@ class GraphBuilder:
         """y given alpha and the covariance parameters, beta integrated out."""
         alpha = self.alpha()
         terms = self.terms()
-        behind, _ = self.residual()
-        own = pt.concatenate([*(term.x for term in terms), behind])
+        error_parameters, _ = self.residual()
+        own = pt.concatenate([*(term.x for term in terms), error_parameters])
         function = MarginalFunction(self.problem)
         node = ValueAndGradient(function, (function.size, self.problem.criterion.p))
         draw = ResponseDraw(self.problem)
@@ -281,19 +281,19 @@ class GraphBuilder:
         if design.offset is not None:
             mu = mu + pm.Data("offset", design.offset, dims=("obs",))
         mu = mu + sum(random_effects_graph(self.problem, X, terms, choose_centred(self.target, self.begin)))
-        behind, sigma = self.residual()
+        error_parameters, sigma = self.residual()
         name = response_variable(self.problem, list(graph.named_vars))
         if design.residual is None:
             assert sigma is not None
-            pm.Normal(name, mu, self._row_sds(sigma, behind), observed=design.y, dims=("obs",))
+            pm.Normal(name, mu, self._row_sds(sigma, error_parameters), observed=design.y, dims=("obs",))
             return graph
         errors = error_likelihood(self.problem)
         node = ValueAndGradient(errors.at, (errors.layout.size, design.nobs))
         pm.CustomDist(
             name,
             mu,
-            behind,
-            logp=lambda value, mu, behind: node(behind, value - mu)[0],
+            error_parameters,
+            logp=lambda value, mu, error_parameters: node(error_parameters, value - mu)[0],
             random=ErrorDraw(self.problem),
             signature="(n),(k)->(n)",
             observed=design.y,
@@ -301,7 +301,7 @@ class GraphBuilder:
         )
         return graph
 
-    def _row_sds(self, sigma: TensorVariable, behind: TensorVariable) -> TensorVariable:
+    def _row_sds(self, sigma: TensorVariable, error_parameters: TensorVariable) -> TensorVariable:
         """The residual sd of every row of independent errors."""
         design, kernel = self.problem.design, self.problem.structured
         sd = sigma
@@ -310,7 +310,7 @@ class GraphBuilder:
         if kernel is None or not kernel.variance.size:
             return sd
         node = ArrayAndJacobian(kernel.variance.log_multiplier, kernel.variance.size, (design.nobs,))
-        return sd * pt.exp(node(behind[: kernel.variance.size])[0])
+        return sd * pt.exp(node(error_parameters[: kernel.variance.size])[0])
 
 
 class MarginalFunction:
@@ -333,10 +333,10 @@ class ErrorDraw:
 
     problem: Problem
 
-    def __call__(self, mu: Array, behind: Array, rng: np.random.Generator | None = None, size: Any = None) -> Array:
+    def __call__(self, mu: Array, error_parameters: Array, rng: np.random.Generator | None = None, size: Any = None) -> Array:
         generator = np.random.default_rng() if rng is None else rng
         k = self.problem.random.size
-        own = np.concatenate([np.zeros(k), behind])
+        own = np.concatenate([np.zeros(k), error_parameters])
         x, sigma = kernel_errors(self.problem, own)
         count = int(np.prod(size)) if size is not None and len(size) else 1
         errors = ErrorDraws.at(self.problem, x)

@@ -84,7 +84,7 @@ class StructuredBlockFactor:
         assert self.root is not None
         return np.asarray(self.root @ self.U)
 
-    def unwhitened(self, adjoint: Array) -> Array:
+    def unwhiten(self, adjoint: Array) -> Array:
         """What belongs to V where there is a root, in whose coordinates the adjoint is; the adjoint itself elsewhere."""
         return adjoint if self.root is None else np.asarray(self.root.swapaxes(-1, -2) @ adjoint @ self.root)
 
@@ -119,8 +119,8 @@ def _factorize_apart(R: Array, effects: list[Array]) -> tuple[Array, Array]:
     shrink[:, : sizes.shape[-1]] = 1.0 / np.sqrt(1.0 + sizes**2)
     logdet = 2.0 * np.log(np.diagonal(L, axis1=-2, axis2=-1)).sum(-1) - 2.0 * np.log(shrink).sum(-1)
     # left' L^-1, by the transpose
-    turned = np.linalg.solve(L.swapaxes(-1, -2), left).swapaxes(-1, -2)
-    return logdet, shrink[..., None] * turned
+    rotated = np.linalg.solve(L.swapaxes(-1, -2), left).swapaxes(-1, -2)
+    return logdet, shrink[..., None] * rotated
 
 
 def _effects(term: TermColumns, rows: Codes, ZT: Array) -> Array:
@@ -248,7 +248,7 @@ class BlockDiagonalState:
         phi, residual, variance = self.phi, out[kernel.residual_part], out[kernel.variance_part]
         for state, adjoint in zip(self._states, adjoints, strict=True) if len(residual) or len(variance) else ():
             if isinstance(state, StructuredBlockFactor):
-                adjoint = state.unwhitened(adjoint)
+                adjoint = state.unwhiten(adjoint)
             if len(residual):
                 residual += kernel.structure.contract(phi, state.batch.block, adjoint)
             if len(variance) and isinstance(state, StructuredBlockFactor):

@@ -70,8 +70,8 @@ def multiply_by_kind(matrices: Array, vectors: Array, kind: Codes) -> Array:
     if 4 * len(met) < B:
         for c, own in zip(met, np.split(order, np.cumsum(counts[met])[:-1]), strict=True):
             # the blocks of a kind side by side
-            beside = vectors[:, own].transpose(0, 2, 1, 3).reshape(len(vectors), k, -1)
-            out[:, own] = (matrices[:, c] @ beside).reshape(t, i, len(own), m).transpose(0, 2, 1, 3)
+            columns = vectors[:, own].transpose(0, 2, 1, 3).reshape(len(vectors), k, -1)
+            out[:, own] = (matrices[:, c] @ columns).reshape(t, i, len(own), m).transpose(0, 2, 1, 3)
         return out
     step = max(1, GATHERED_ELEMENTS // (t * i * k))
     for begin in range(0, B, step):
@@ -251,7 +251,7 @@ class PooledSubjectsKernel:
         pooled = [(batch, find_kinds(self.kernel, batch)) for batch in data.pooled_rows]
         return [*zip(data.rows, self.kinds, strict=True), *pooled]
 
-    def inverted(self, blocks: list[tuple[RowBatch, IdenticalSubjects]], x: Array) -> Iterator[InvertedBlocks]:
+    def invert_blocks(self, blocks: list[tuple[RowBatch, IdenticalSubjects]], x: Array) -> Iterator[InvertedBlocks]:
         """V0^-1 of some batches at many x, their rows divided by the weights alone."""
         for batch, kind in blocks:
             yield InvertedBlocks(batch.rows, scaled_Xy(self.kernel, batch.rows), np.linalg.inv(self.factorize_kind(kind, x).V), kind.kind)

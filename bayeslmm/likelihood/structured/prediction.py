@@ -152,7 +152,7 @@ class ObservedRows:
         return cls(
             x,
             solution,
-            cache(lambda: list(patterns.inverted(patterns.all_rows(), x))),
+            cache(lambda: list(patterns.invert_blocks(patterns.all_rows(), x))),
             np.exp(_or_zeros(kernel.data.log_weight_scale))[None],
             error_sds,
         )
