@@ -180,6 +180,13 @@ DIRECTIONS = (0.5, 3.0)
 FEW = 6
 """How many those are."""
 
+LEADING, EARLY, LATER = 24, 0.5, 4
+"""Where errors have parameters of their own, how many of them are searched from until no more than this is left to gain by the quadratic
+model, and how many of these to the end: the value at a start says little of where it leads."""
+
+AWAY, ASIDE = 4.0, 4
+"""Units of its axis by which a parameter of the errors is moved from where a search ended, and how many of these begin a search."""
+
 WIDE = 40
 """How many searches begin far and wide besides, side by side, where parameters are more than a grid covers, and ..."""
 
@@ -199,7 +206,7 @@ SPREAD = (-1.3, 1.5)
 """Powers of ten of the sizes of the latter."""
 
 
-SCATTERED_POINTS = 24
+SCATTERED_POINTS = 48
 """How many points of every parameter far and wide are tried where errors have parameters of their own."""
 
 NEAR_AND_FAR = (0.3, 1.0, 2.0)
@@ -278,6 +285,15 @@ def trial_points(problem: Problem, x: Array, unit: float) -> Array:
     return np.array(found)
 
 
+def points_aside(problem: Problem, restricted: bool, x: Array) -> Array:
+    """Points (t, size) beside the end of a search, x: one parameter of the errors far from it, those of the lowest criterion."""
+    errors = np.arange(problem.random.size, problem.size)
+    moves = (AWAY * problem.axis_units * np.eye(problem.size))[errors]
+    found = np.concatenate([x - moves, x + moves])
+    values = problem.criterion.values(found, restricted)
+    return found[[i for i in np.argsort(values, kind="stable")[:ASIDE] if np.isfinite(values[i])]]
+
+
 def _scatter(problem: Problem, unit: float) -> Array:
     """(SCATTERED_POINTS, size): random effects of any size, and errors near the start and far."""
     rng, errors = np.random.default_rng(0), slice(problem.random.size, problem.size)
@@ -337,8 +353,12 @@ def _of_some[Point: BatchValues](at: Callable[[Codes, Array], Point], rows: Code
 
 def search_ends(problem: Problem, restricted: bool, known: float, trial: Array, values: Array) -> tuple[Array, Array]:
     """Where searches from the best trial points, and from far and wide, end: x (t, size), values (t,); known : the lowest so far."""
-    best = [i for i in np.argsort(values)[:FEW] if np.isfinite(values[i])]
-    points = [minimise_criterion(problem, restricted, trial[i], SCOUTED).point for i in best]
+    several = problem.structured is not None
+    starts = [trial[i] for i in np.argsort(values)[: LEADING if several else FEW] if np.isfinite(values[i])]
+    if several:
+        early = sorted((minimise_criterion(problem, restricted, x, EARLY).point for x in starts), key=lambda point: point.value)
+        starts = [point.x for point in early[:LATER]]
+    points = [minimise_criterion(problem, restricted, x, SCOUTED).point for x in starts]
     found, lowest = [point.x for point in points], [point.value for point in points]
     if _is_bare(problem):
         ends = _descend_from_far(problem, restricted, known)

@@ -13,7 +13,15 @@ from bayeslmm._types import FitMethod, LikelihoodKind
 from bayeslmm.data.design import Design
 from bayeslmm.data.identifiability import FEW_SUBJECTS_CHECK
 from bayeslmm.errors import BayesLMMError, Check, DesignError, IdentifiabilityError, InferenceError
-from bayeslmm.estimate.batch_descent import CONTINUED_ENDS, is_crowded, plain_points, residual_points, search_ends, trial_points
+from bayeslmm.estimate.batch_descent import (
+    CONTINUED_ENDS,
+    is_crowded,
+    plain_points,
+    points_aside,
+    residual_points,
+    search_ends,
+    trial_points,
+)
 from bayeslmm.estimate.checks import (
     MAX_RESTARTS,
     NULL_DIRECTION,
@@ -257,6 +265,8 @@ def _search(problem: Problem, restricted: bool, start: Array | None, near: bool 
         crowded = not near and is_crowded(problem)
         looked = not at_once and bool(problem.random.size or crowded)
         starts = [lower.x for lower in _lower_points(problem, restricted, outcome.point, crowded)] if looked else []
+        if crowded and problem.structured is not None:
+            starts += list(points_aside(problem, restricted, outcome.point.x))
         if not near:
             starts += [*_starts_of_errors(problem, restricted, outcome.point), *without_strata(problem, outcome.point.x)]
         for x in starts:

@@ -16,6 +16,7 @@ from bayeslmm.estimate.error_boundary import find_unbounded
 from bayeslmm.likelihood.problem import Problem
 from benchmarks.optimum import compared
 from benchmarks.random_designs import random_design
+from benchmarks.structured_designs import structured_design
 
 SMALL_STRUCTURED = (18, 57, 74, 113, 176, 241, 261)
 """Designs of structured errors or variance functions whose likelihood has several maxima."""
@@ -61,6 +62,24 @@ def searched_from_many(seed: int) -> tuple[float, float] | None:
 def test_no_start_ends_lower_than_a_fit_of_structured_errors(seed: int) -> None:
     found = searched_from_many(seed)
     assert found is None or found[0] <= found[1] + 1e-4
+
+
+@pytest.mark.parametrize("seed", [92, pytest.param(65, marks=pytest.mark.slow)])
+def test_no_parameter_moved_far_from_the_end_of_a_fit_leads_lower(seed: int) -> None:
+    """Ranges, correlations and loadings have other maxima a few units away, which starts far and wide seldom meet."""
+    design = structured_design(seed)
+    model = blm.LMM(design.formula, design.data, **design.options)
+    fit, problem = model.fit("REML" if design.reml else "ML"), model.problem
+    assert fit.converged
+
+    def function(x: np.ndarray) -> tuple[float, np.ndarray]:
+        point = problem.criterion.at(x, design.reml, order=1)
+        return (point.value, point.gradient) if np.isfinite(point.value) else (1e10, np.zeros(len(x)))
+
+    for k in range(problem.random.size, problem.size):
+        for far in (-6.0, -3.0, 3.0, 6.0):
+            start = fit.estimate.x + far * np.eye(problem.size)[k]
+            assert minimize(function, start, jac=True, method="L-BFGS-B").fun >= fit.criterion - 1e-4
 
 
 @pytest.mark.slow
