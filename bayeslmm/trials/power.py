@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from bayeslmm._arrays import Array, numbers_of, seed_sequence, unspent
+from bayeslmm._arrays import Array, Codes, Generator, numbers_of, seed_sequence, unspent
 from bayeslmm._types import Side
 from bayeslmm._validation import STREAM_NUMBERS, require_count, require_memory, require_name, require_number, require_one_of
 from bayeslmm.data.design import Design
@@ -36,6 +36,7 @@ from bayeslmm.inference.intervals.batch_refit import (
 from bayeslmm.inference.intervals.batch_structured import descend, parts, points_of_sums, poolable, subject_groups
 from bayeslmm.inference.means.anova import make_hypotheses
 from bayeslmm.inference.means.linear_functions import estimable_functions
+from bayeslmm.likelihood.problem import Problem, build_problem
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel
 from bayeslmm.results.estimates import Estimates
 from bayeslmm.results.fitted import as_pandas, simulate_responses
@@ -441,27 +442,32 @@ class SimulatedFits:
     settled: Any
 
 
-def simulate_fits(fit: Estimates, L: Array, nsim: int, seed: Any, df: str) -> SimulatedFits:
+def simulate_fits(fit: Estimates, L: Array, nsim: int, seed: Any, df: str, dropout: Dropout | None = None) -> SimulatedFits:
     """Simulate from a fit and refit, many side by side; what has not settled, or has no finite test, is fitted by itself."""
-    problem, restricted = fit.problem, fit.restricted
-    numbers = float(nsim) * (problem.size + 4 * len(L) + STREAM_NUMBERS)
+    numbers = float(nsim) * (fit.problem.size + 4 * len(L) + STREAM_NUMBERS)
     require_memory("replicates", numbers, f"{nsim:,} simulations", "simulate fewer: 10,000 are plenty")
-    theta = fit.estimate.theta
+    streams, start, restricted = seed.spawn(nsim), fit.estimate.x, fit.restricted
+    truncated = None if dropout is None else truncate_subjects(fit, dropout)
+    problem = fit.problem if truncated is None else truncated.problem
     found, groups = [], subject_groups(problem) if poolable(problem) else ()
-    start = fit.estimate.x
-    streams = seed.spawn(nsim)
+    rng = np.random.default_rng(seed.spawn(1)[0])
     for part in parts(nsim, max(1, 4_000_000 // PART)):
-        simulated = simulate_responses(problem, fit.fixef_kept, theta, fit.estimate.sigma, [streams[i] for i in part])
-        Y = standardize_response(problem, simulated)
+        simulated = simulate_responses(fit.problem, fit.fixef_kept, fit.estimate.theta, fit.estimate.sigma, [streams[i] for i in part])
+        visits = None if dropout is None else dropout.draw_visits(rng, len(part))
+        Y = standardize_response(problem, simulated if truncated is None else simulated[truncated.rows])
         if poolable(problem):
-            sums = responses(groups, Y.T[:, grouped_rows(problem)])
+            counts = None if truncated is None or visits is None else truncated.counts(visits)
+            sums = responses(groups, Y.T[:, grouped_rows(problem)], counts)
             fits: Any = descend(problem, sums, start, restricted, PREDICTED)
-            at = points_of_sums(problem, sums, restricted)
+            at, rows = points_of_sums(problem, sums, restricted), sums.rows
         else:
             fits = refit_many(problem, Y, restricted, start)
-            at = points_of_responses(problem, ResponseProducts.of(problem, Y), restricted)
-        tests = function_tests(problem, at, fits.x, float(problem.criterion.n), L[None], df)
-        found.append(_refit_unsettled(fit, simulated, SimulatedFits(tests, fits.x, fits.sigma2, fits.settled), L, df))
+            at, rows = (
+                points_of_responses(problem, ResponseProducts.of(problem, Y), restricted),
+                np.full(len(part), float(problem.criterion.n)),
+            )
+        tests = function_tests(problem, at, fits.x, rows, L[None], df)
+        found.append(_refit_unsettled(fit, simulated, SimulatedFits(tests, fits.x, fits.sigma2, fits.settled), L, df, dropout, visits))
     joined = FunctionTests(
         *(np.concatenate(own) for own in zip(*((f.tests.estimate, f.tests.std_error, f.tests.df) for f in found), strict=True))
     )
@@ -469,7 +475,9 @@ def simulate_fits(fit: Estimates, L: Array, nsim: int, seed: Any, df: str) -> Si
     return SimulatedFits(joined, x, sigma2, settled)
 
 
-def _refit_unsettled(fit: Estimates, Y: Array, found: SimulatedFits, L: Array, df: str) -> SimulatedFits:
+def _refit_unsettled(
+    fit: Estimates, Y: Array, found: SimulatedFits, L: Array, df: str, dropout: Dropout | None, visits: Codes | None
+) -> SimulatedFits:
     """The fits whose search or tests came to nothing side by side, made again by themselves."""
     t = found.tests
     tested = np.isfinite(t.estimate + t.std_error).all(axis=1) & ~np.isnan(t.df).any(axis=1)
@@ -484,7 +492,9 @@ def _refit_unsettled(fit: Estimates, Y: Array, found: SimulatedFits, L: Array, d
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", BayesLMMWarning)
-                own = require_finished(model.with_response(Y[:, b]).fit(fit.method))
+                y = Y[:, b]
+                other = model.with_response(y) if dropout is None or visits is None else _observed_model(fit, y, dropout.kept(visits[b]))
+                own = require_finished(other.fit(fit.method))
             single = fixed_effects(own, df, None, "expected").t(L)  # type: ignore[arg-type]
         except BayesLMMError:
             continue
@@ -513,12 +523,14 @@ def _simulate_power(
     fit: Estimates, tests: Sequence[PowerTest], alpha: float, nsim: int, df: str, seed: np.random.SeedSequence, dropout: Any
 ) -> list[dict[str, Any]]:
     """Of each test, all in the same simulated data sets."""
-    together = [test for test in tests if len(test.L) == 1] if dropout is None and batchable(fit, df) else []
-    found = simulate_fits(fit, np.concatenate([test.L for test in together]), nsim, unspent(seed), df) if together else None
+    lost = None if dropout is None else read_dropout(fit, dropout)
+    side_by_side = batchable(fit, df) and (lost is None or poolable(fit.problem))
+    together = [test for test in tests if len(test.L) == 1] if side_by_side else []
+    found = simulate_fits(fit, np.concatenate([test.L for test in together]), nsim, unspent(seed), df, lost) if together else None
     return [
         _summarise_power(fit, test, nsim, _select_test(fit, found, k, test, alpha, df))
         if found is not None and (k := next((i for i, own in enumerate(together) if own is test), -1)) >= 0
-        else _summarise_power(fit, test, nsim, _one_by_one(fit, test, alpha, nsim, df, unspent(seed), dropout))
+        else _summarise_power(fit, test, nsim, _one_by_one(fit, test, alpha, nsim, df, unspent(seed), lost))
         for test in tests
     ]
 
@@ -542,14 +554,46 @@ def _summarise_power(fit: Estimates, test: PowerTest, nsim: int, found: tuple[Ar
 class Dropout:
     """Shares of subjects that are gone by each visit: subject (n,) and visit (n,) of every row, gone (subjects, visits)."""
 
-    subject: Array
-    visit: Array
+    subject: Codes
+    visit: Codes
     gone: Array
 
-    def kept(self, rng: np.random.Generator) -> Any:
-        """(n,) rows that are still observed: a subject that has gone does not come back."""
-        u = rng.random(len(self.gone))
-        return self.gone[self.subject.astype(int), self.visit.astype(int)] <= u[self.subject.astype(int)]
+    def draw_visits(self, rng: Generator, nsim: int) -> Codes:
+        """(nsim, subjects) how many visits each subject is there for: one that has gone does not come back."""
+        return np.asarray((self.gone <= rng.random((nsim, len(self.gone)))[..., None]).sum(axis=-1))
+
+    def kept(self, visits: Codes) -> Any:
+        """(n,) rows that are still observed when subjects are there for these numbers of visits."""
+        return self.visit < visits[self.subject]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TruncatedSubjects:
+    """A problem in which every subject stands once for each number of visits that it may be there for, to be counted 0 times or once.
+
+    rows : of the fit's design; subject, visits : (levels,) of each subject of the problem, which one it is and for how many visits
+    """
+
+    problem: Problem
+    rows: Codes
+    subject: Codes
+    visits: Codes
+
+    def counts(self, visits: Codes) -> Array:
+        """(B, levels) how often each counts where the subjects are there for these numbers of visits (B, subjects)."""
+        return np.asarray(visits[:, self.subject] == self.visits, float)
+
+
+def truncate_subjects(fit: Estimates, dropout: Dropout) -> TruncatedSubjects:
+    """The subjects of a fit, each as often as drop-out may end it."""
+    N, m = dropout.gone.shape
+    ends = [j for j in range(1, m + 1) if j == m or (dropout.gone[:, j] > dropout.gone[:, j - 1]).any()]
+    rows = [np.flatnonzero(dropout.visit < j) for j in ends]
+    key = np.concatenate([dropout.subject[own] + N * j for own, j in zip(rows, ends, strict=True)])
+    taken, levels = np.concatenate(rows), np.unique(key)
+    name = fit.design.residual.subject.name if fit.design.residual is not None else ""
+    other = fit.design.take(taken, lambda factor: key if factor.name == name else factor.codes[taken])
+    return TruncatedSubjects(build_problem(other), taken, levels % N, levels // N)
 
 
 def read_dropout(fit: Estimates, dropout: Any) -> Dropout:
@@ -578,21 +622,20 @@ def read_dropout(fit: Estimates, dropout: Any) -> Dropout:
                 f"no factor has the levels {', '.join(table)}", "dropout", "give every level of one factor of the formula"
             )
         labels[residual.subject.codes] = frame[found[0]].astype(str).to_numpy(object)
-    return Dropout(residual.subject.codes.astype(float), residual.visit.astype(float), np.stack([table[label] for label in labels]))
+    return Dropout(residual.subject.codes, residual.visit, np.stack([table[label] for label in labels]))
 
 
 def _one_by_one(
-    fit: Estimates, test: PowerTest, alpha: float, nsim: int, df: str, seed: Any, dropout: Any
+    fit: Estimates, test: PowerTest, alpha: float, nsim: int, df: str, seed: Any, dropout: Dropout | None
 ) -> tuple[Array, Array, int, int]:
     """Fits one after the other, for methods and tests that are not laid out side by side."""
     Y = simulate_responses(fit.problem, fit.fixef_kept, fit.estimate.theta, fit.estimate.sigma, seed.spawn(nsim))
     rejected, estimates, singular, failed = [], [], 0, 0
     model: Any = fit.model
-    lost = None if dropout is None else read_dropout(fit, dropout)
-    rng = np.random.default_rng(seed.spawn(1)[0])
-    for y in Y.T:
+    visits = None if dropout is None else dropout.draw_visits(np.random.default_rng(seed.spawn(1)[0]), nsim)
+    for b, y in enumerate(Y.T):
         try:
-            other = model.with_response(y) if lost is None else _observed_model(fit, y, lost.kept(rng))
+            other = model.with_response(y) if dropout is None or visits is None else _observed_model(fit, y, dropout.kept(visits[b]))
             own = require_finished(other.fit(fit.method))
             effects = fixed_effects(own, df, None, "expected")  # type: ignore[arg-type]
             if len(test.L) > 1:

@@ -12,7 +12,7 @@ from scipy import stats
 import bayeslmm as blm
 from bayeslmm._arrays import seed_sequence
 from bayeslmm.errors import BayesLMMError, SpecificationError
-from bayeslmm.trials.power import simulate_fits
+from bayeslmm.trials.power import read_dropout, simulate_fits
 
 VISITS = 4
 
@@ -30,10 +30,11 @@ def mmrm_skeleton(N: int) -> pd.DataFrame:
     )
 
 
-def mmrm(N: int, effect: float, structure: str = "us") -> blm.Fit:
+def mmrm(N: int, effect: float, structure: str = "us", skeleton: pd.DataFrame | None = None) -> blm.Fit:
     R = 4.0 * 0.6 ** np.abs(np.subtract.outer(np.arange(VISITS), np.arange(VISITS)))
     alpha = [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, effect]
-    return blm.assume("y ~ C(visit) * arm", mmrm_skeleton(N), alpha=alpha, residual=f"{structure}(visit | id)", R=R)
+    frame = mmrm_skeleton(N) if skeleton is None else skeleton
+    return blm.assume("y ~ C(visit) * arm", frame, alpha=alpha, residual=f"{structure}(visit | id)", R=R)
 
 
 LAST = {"arm[T.trt]": 1.0, "C(visit)[T.4]:arm[T.trt]": 1.0}
@@ -176,6 +177,44 @@ def test_one_sided_and_equivalence_tests() -> None:
         analytic = margin.power(LAST, method="analytic", **options).frame["power"].item()
         simulated = margin.power(LAST, nsim=3000, seed=1, **options).frame["power"].item()
         assert abs(analytic - simulated) < 0.03, options
+
+
+@pytest.mark.parametrize(("structure", "gaps"), [("us(visit | id)", False), ("ar1h(visit | arm / id)", True), ("toep(visit | id)", True)])
+def test_trials_with_drop_out_are_those_of_fits_one_by_one(structure: str, gaps: bool) -> None:
+    """Each simulated trial without the rows of those who have gone; also where the design has gaps of its own."""
+    skeleton = mmrm_skeleton(36)
+    if gaps:
+        skeleton = skeleton[np.random.default_rng(1).random(len(skeleton)) > 0.1]
+    R = 4.0 * 0.6 ** np.abs(np.subtract.outer(np.arange(VISITS), np.arange(VISITS)))
+    by_arm: Any = {"ctl": R, "trt": 2.0 * R} if "/" in structure else R
+    plan = blm.assume("y ~ C(visit) * arm", skeleton, alpha=[0.0] * 7 + [1.0], residual=structure, R=by_arm)
+    lost = read_dropout(plan, {"ctl": [0.1, 0.1, 0.3, 0.4], "trt": [0.0, 0.2, 0.2, 0.5]})
+    for df in ("satterthwaite", "residual"):
+        found = simulate_fits(plan, np.eye(8), 4, seed_sequence(7), df, lost)
+        Y = plan.model.simulated(plan.fixef_kept, plan.theta, plan._sigma, 4, seeds := seed_sequence(7))
+        visits = lost.draw_visits(np.random.default_rng(seeds.spawn(1)[0]), 4)
+        for b in range(4):
+            there = visits[b][plan.design.residual.subject.codes] > plan.design.residual.visit
+            own = skeleton.assign(y=Y.iloc[:, b].to_numpy())[there]
+            table = blm.LMM("y ~ C(visit) * arm", own, residual=structure).fit().tidy(df=df)
+            np.testing.assert_allclose(found.tests.estimate[b], table["estimate"], rtol=1e-5, atol=1e-5)
+            np.testing.assert_allclose(found.tests.std_error[b], table["std_error"], rtol=1e-4)
+            np.testing.assert_allclose(found.tests.df[b], table["df"], rtol=2e-3)
+
+
+@pytest.mark.slow
+def test_power_under_drop_out_is_that_of_the_rows_expected() -> None:
+    """Analytically on a skeleton without the shares that are lost; without an effect it is the level."""
+    gone = np.array([0.0, 0.1, 0.2, 0.4])
+    for effect in (0.0, 1.6):
+        plan = mmrm(80, effect)
+        lost = plan.power(LAST, nsim=3000, seed=2, dropout=gone).frame
+        skeleton = mmrm_skeleton(80)
+        place = (skeleton["id"].str.slice(1).astype(int) // 2 + 0.5) / 40
+        left = skeleton[place.to_numpy() >= gone[skeleton["visit"].to_numpy() - 1]]
+        want = mmrm(0, effect, skeleton=left).power(LAST, method="analytic").frame["power"].item()
+        assert abs(lost["power"].item() - want) < 0.02
+        assert lost["failed"].item() == 0
 
 
 @pytest.mark.slow
