@@ -169,7 +169,7 @@ def _rows_by_level(codes: Codes, size: int) -> Iterator[Codes]:
 
 
 def _refit_from_sums(fit: Estimates, codes: Codes, size: int) -> Iterator[CaseDeletion]:
-    """All levels at once where they are those of the one factor and many; the others by a search on the sums that are left."""
+    """All levels at once where they are many and share no random effect; the others by a search on the sums that are left."""
     start = lift_off_boundary(fit.problem.random, fit.estimate.x) if fit.singular else fit.estimate.x
     sums = DowndatedSums.of(fit.problem)
     found = _together(fit, sums, codes, size)
@@ -183,22 +183,20 @@ def _refit_from_sums(fit: Estimates, codes: Codes, size: int) -> Iterator[CaseDe
 def _together(fit: Estimates, sums: DowndatedSums, codes: Codes, size: int) -> LevelOptima | None:
     """All optima at once; None where searches cost less, or where the criterion has no curvature to measure x by."""
     cross, x = sums.kernel.cross, fit.estimate.x
-    single = len(cross.factors) == 1 and cross.first is not None and cross.first.C.ndim == 3 and cross.factors[0].root is None
-    if (
-        not single
-        or fit.singular
-        or is_crowded(fit.problem)
-        or not len(x)
-        or size < 2 * points_of(len(x))
-        or not np.array_equal(codes, sums.codes[0])
-    ):
+    separate = (
+        cross.first is not None
+        and cross.first.C.ndim == 3
+        and cross.remaining is None
+        and all(factor.root is None and is_nested(own, codes) for factor, own in zip(cross.factors, sums.codes, strict=True))
+    )
+    if not separate or fit.singular or is_crowded(fit.problem) or not len(x) or size < 2 * points_of(len(x)):
         return None
     hessian = fit.point.hessian
     if hessian is None or not np.isfinite(hessian).all() or np.linalg.eigvalsh(hessian)[0] <= 0:
         return None
     errors = np.sqrt(2.0 * np.diagonal(np.linalg.inv(hessian)))
     with one_thread():
-        return level_optima(sums, x, errors, fit.restricted)
+        return level_optima(sums, codes, size, x, errors, fit.restricted)
 
 
 def _search_each(fit: Estimates, problem: Problem | None, start: Array) -> CaseDeletion:

@@ -394,18 +394,23 @@ class SchurComplement:
     """All components after factorisation.
 
     Ts : (t, q, q) of every factor
-    logdet : (t,) log |S|
+    logdets : (t, B) log |S| of the components of every batch
     QV : (t, m, r) Q U_rb
     Xy : (t, r, r) U_br Q U_rb, what [X y] loses
     """
 
     layout: ComponentLayout
     Ts: tuple[Array, ...]
-    logdet: Array
+    logdets: tuple[Array, ...]
     blocks: tuple[SchurBlock | PackedBlock, ...]
     V: Array
     QV: Array
     Xy: Array
+
+    @property
+    def logdet(self) -> Array:
+        """log |S|, (t,)."""
+        return np.asarray(sum((part.sum(-1) for part in self.logdets), np.zeros(len(self.V))))
 
     def apply_Q(self, M: Array) -> Array:
         """Q M for M (t, m, s)."""
@@ -494,17 +499,17 @@ def factorise(where: ComponentLayout, uflat: Array, V: Array, Ts: Sequence[Array
     Ts : (t, q, q) for each remaining factor
     """
     t, r = len(uflat), V.shape[2]
-    logdet, Xy = np.zeros(t), np.zeros((t, r, r))
-    QV = np.empty_like(V)
+    Xy, QV = np.zeros((t, r, r)), np.empty_like(V)
     blocks: list[SchurBlock | PackedBlock] = []
+    logdets: list[Array] = []
     for batch in where.batches:
         v = V[:, batch.index]
         block, part = _factorise_batch(where, batch, uflat[:, batch.begin : batch.begin + batch.size], v, Ts)
-        logdet += part.sum(-1)
+        logdets.append(part)
         QV[:, batch.index] = block.Qv
         Xy += (_transpose(v) @ block.Qv).sum(1)
         blocks.append(block)
-    return SchurComplement(where, tuple(Ts), logdet, tuple(blocks), V, QV, Xy)
+    return SchurComplement(where, tuple(Ts), tuple(logdets), tuple(blocks), V, QV, Xy)
 
 
 def _factorise_batch(
