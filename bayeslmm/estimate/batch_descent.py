@@ -287,8 +287,9 @@ def trial_points(problem: Problem, x: Array, unit: float) -> Array:
 
 def points_aside(problem: Problem, restricted: bool, x: Array) -> Array:
     """Points (t, size) beside the end of a search, x: one parameter of the errors far from it, those of the lowest criterion."""
-    errors = np.arange(problem.random.size, problem.size)
-    moves = (AWAY * problem.axis_units * np.eye(problem.size))[errors]
+    moves = (AWAY * problem.axis_units * np.eye(problem.size))[problem.random.size :]
+    if not len(moves):
+        return moves
     found = np.concatenate([x - moves, x + moves])
     values = problem.criterion.values(found, restricted)
     return found[[i for i in np.argsort(values, kind="stable")[:ASIDE] if np.isfinite(values[i])]]

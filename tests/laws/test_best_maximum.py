@@ -64,6 +64,13 @@ def test_no_start_ends_lower_than_a_fit_of_structured_errors(seed: int) -> None:
     assert found is None or found[0] <= found[1] + 1e-4
 
 
+def test_errors_without_a_parameter_of_their_own_are_searched_as_independent_ones() -> None:
+    rng = np.random.default_rng(5)
+    data = pd.DataFrame({"y": rng.normal(size=20), "v": np.tile(np.arange(4), 5), "g": np.repeat(list("abcde"), 4)})
+    plain, structured = (blm.LMM("y ~ 1 + (1 | g)", data, residual=residual).fit() for residual in (None, "id(v | g)"))
+    assert structured.criterion == pytest.approx(plain.criterion, abs=1e-8)
+
+
 @pytest.mark.parametrize("seed", [92, pytest.param(65, marks=pytest.mark.slow)])
 def test_no_parameter_moved_far_from_the_end_of_a_fit_leads_lower(seed: int) -> None:
     """Ranges, correlations and loadings have other maxima a few units away, which starts far and wide seldom meet."""
