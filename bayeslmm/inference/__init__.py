@@ -8,8 +8,9 @@ from bayeslmm.inference.intervals.bootstrap import Bootstrap, bootstrap
 from bayeslmm.inference.intervals.profile import Profile, profile
 from bayeslmm.inference.lrt import SimulatedTest, bootstrap_lrt, exact_rlrt, lrt, ranova
 from bayeslmm.inference.means.anova import anova
-from bayeslmm.inference.means.emmeans import EMMeans, emmeans, emtrends
+from bayeslmm.inference.means.emmeans import emmeans, emtrends
 from bayeslmm.inference.means.linear_functions import Contrast, contrast
+from bayeslmm.inference.means.marginal_means import EMMeans
 from bayeslmm.inference.tidy import confint
 
 __all__ = [

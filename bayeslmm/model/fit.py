@@ -72,8 +72,8 @@ if TYPE_CHECKING:
     from bayeslmm.bayes.posterior.posterior import Posterior
     from bayeslmm.inference.intervals.bootstrap import Bootstrap
     from bayeslmm.inference.intervals.profile import Profile
-    from bayeslmm.inference.means.emmeans import EMMeans
     from bayeslmm.inference.means.linear_functions import Contrast
+    from bayeslmm.inference.means.marginal_means import EMMeans
     from bayeslmm.model.fit_plots import FitPlots
     from bayeslmm.reports.page import HtmlPage
     from bayeslmm.specification.priors import Priors

@@ -21,7 +21,8 @@ from bayeslmm.inference.means.effects import (
     subgroup_table,
     term_variables,
 )
-from bayeslmm.inference.means.emmeans import EMMeans, emmeans
+from bayeslmm.inference.means.emmeans import emmeans
+from bayeslmm.inference.means.marginal_means import EMMeans
 from bayeslmm.inference.tidy import confint
 from bayeslmm.plots.effects import effect_axes, is_ordered, subgroup_axes
 from bayeslmm.plots.intervals import bootstrap_axes, emmeans_axes, forest_axes, profile_axes

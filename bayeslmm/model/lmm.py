@@ -20,7 +20,8 @@ from bayeslmm.data.frame import unquoted_names
 from bayeslmm.errors import ConvergenceError, DataError, FormulaError, SpecificationError, optional_packages, warn_user
 from bayeslmm.estimate.reweighting import fit_reweighted
 from bayeslmm.formula.update import update_formula, without_structure
-from bayeslmm.likelihood.problem import KernelDescription, Problem, build_problem, describe_problem
+from bayeslmm.likelihood.description import KernelDescription, describe_problem
+from bayeslmm.likelihood.problem import Problem, build_problem
 from bayeslmm.model.fit import Fit
 from bayeslmm.results import foreign_names
 from bayeslmm.results.fitted import new_response, parameters_of, simulate_frame

@@ -17,7 +17,8 @@ from bayeslmm.errors import Verdict
 from bayeslmm.inference.diagnostics import icc, r2
 from bayeslmm.inference.fixed_effects.tests import InferenceOptions, check_options, coefficient_table
 from bayeslmm.inference.means.anova import anova
-from bayeslmm.inference.means.emmeans import EMMeans, emmeans
+from bayeslmm.inference.means.emmeans import emmeans
+from bayeslmm.inference.means.marginal_means import EMMeans
 from bayeslmm.plots.intervals import emmeans_axes, forest
 from bayeslmm.plots.levels import ranef_axes
 from bayeslmm.plots.residuals import fitted_axes, qq_axes, residual_axes

@@ -18,8 +18,8 @@ from bayeslmm.bayes.posterior.plots import PosteriorPlots
 from bayeslmm.bayes.posterior.tables import PosteriorContrast, PosteriorMeans
 from bayeslmm.inference.intervals.bootstrap import Bootstrap
 from bayeslmm.inference.intervals.profile import Profile
-from bayeslmm.inference.means.emmeans import EMMeans
 from bayeslmm.inference.means.linear_functions import Contrast
+from bayeslmm.inference.means.marginal_means import EMMeans
 from bayeslmm.model.fit_plots import FitPlots
 
 CLASSES = (
@@ -124,7 +124,7 @@ def test_a_type_checker_knows_the_package(tmp_path: Path) -> None:
     told = {int(line.split(":")[1]): line for line in lines}
     assert 'Revealed type is "bayeslmm.model.fit.Fit"' in told[7]
     assert 'Revealed type is "bayeslmm.bayes.posterior.posterior.Posterior"' in told[8]
-    assert 'Revealed type is "bayeslmm.inference.means.emmeans.EMMeans"' in told[9]
+    assert 'Revealed type is "bayeslmm.inference.means.marginal_means.EMMeans"' in told[9]
     assert 'Revealed type is "pandas' in told[10]
     assert '"LMM" has no attribute "fitt"' in told[11]
     assert "Argument 1" in told[12]

@@ -10,7 +10,7 @@ import pytest
 
 import bayeslmm as blm
 
-MODULES = ("means.anova", "means.linear_functions", "means.emmeans", "lrt")
+MODULES = ("means.anova", "means.linear_functions", "means.emmeans", "means.marginal_means", "lrt")
 VERBS = frozenset({"anova", "bootstrap_lrt", "contrast", "emmeans", "emtrends", "exact_rlrt", "lrt", "pairs", "ranova"})
 
 

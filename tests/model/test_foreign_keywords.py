@@ -14,7 +14,7 @@ from bayeslmm.bayes.posterior.plots import PosteriorPlots
 from bayeslmm.errors import BayesLMMError, ForeignNameError, UnknownArgumentError
 from bayeslmm.inference.intervals.bootstrap import Bootstrap
 from bayeslmm.inference.intervals.profile import Profile
-from bayeslmm.inference.means.emmeans import EMMeans
+from bayeslmm.inference.means.marginal_means import EMMeans
 from bayeslmm.model.fit_plots import FitPlots
 from bayeslmm.results.foreign_names import FOREIGN_KEYWORDS, VERB_KEYWORDS
 from tests.contract.public import classes

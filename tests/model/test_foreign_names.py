@@ -11,7 +11,7 @@ import pytest
 
 import bayeslmm as blm
 from bayeslmm.errors import BayesLMMError, ForeignNameError, SpecificationError, UnknownArgumentError
-from bayeslmm.inference.means.emmeans import EMMeans
+from bayeslmm.inference.means.marginal_means import EMMeans
 from bayeslmm.model.fit_plots import FitPlots
 from bayeslmm.model.many_fits import ManyFits
 from bayeslmm.results import foreign_names

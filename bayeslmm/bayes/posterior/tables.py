@@ -18,10 +18,11 @@ from bayeslmm.bayes.posterior.data import group_columns, matrix_correlations, ma
 from bayeslmm.bayes.posterior.predict import design_sigma, error_variance
 from bayeslmm.data.frame import text_array
 from bayeslmm.errors import SpecificationError, optional, printable_text
-from bayeslmm.inference.means.emmeans import EMMeans, comparison_scale, scale_and_sd
 from bayeslmm.inference.means.emmeans import emmeans as means_of
 from bayeslmm.inference.means.emmeans import emtrends as trends_of
+from bayeslmm.inference.means.emmeans import scale_and_sd
 from bayeslmm.inference.means.linear_functions import estimable_functions
+from bayeslmm.inference.means.marginal_means import EMMeans, comparison_scale
 from bayeslmm.likelihood.structured.residual_covariance import one_sigma, sigma_name, variance_names
 from bayeslmm.results.fitted import add_fixed
 from bayeslmm.results.foreign_names import MEANS_ATTRIBUTES, known_arguments

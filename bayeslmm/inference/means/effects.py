@@ -15,7 +15,7 @@ from bayeslmm._validation import require_mapping, require_name, require_names
 from bayeslmm.data.design import Design
 from bayeslmm.data.expressions import read_atom
 from bayeslmm.errors import FormulaError, SpecificationError
-from bayeslmm.inference.means.emmeans import EMMeans
+from bayeslmm.inference.means.marginal_means import EMMeans
 from bayeslmm.inference.means.reference_grid import GRID_ELEMENTS, check_variable, grid_factors
 from bayeslmm.plots.effects import is_ordered
 
