@@ -301,15 +301,16 @@ def _one_by_one(
 ) -> _SingleRefits:
     """Intervals of slow methods, F tests of terms by all methods that test: in the first n of `whole` data sets."""
     Y = simulate_responses(fit.problem, fit.fixef_kept, fit.estimate.theta, fit.estimate.sigma, seeds.spawn(whole)[:n])
+    resamples: list[int] = seeds.spawn(1)[0].generate_state(n, np.uint64).tolist()
     p, tested = len(fit.fixef_kept), [method for method in methods if method in TEST_OPTIONS] if terms else []
     covered = {method: np.full((n, p), np.nan) for method in slow}
     p_values = {method: np.full((n, len(terms)), np.nan) for method in tested}
     parameters = np.full((n, len(_parameters(fit))), np.nan)
     fitted, singular = np.zeros(n, bool), np.zeros(n, bool)
 
-    def limits(own: Any, method: str) -> tuple[Array, Array]:
+    def limits(own: Any, method: str, seed: int) -> tuple[Array, Array]:
         if method not in TEST_OPTIONS:
-            return _profile_limits(own, level) if method == "profile" else _bootstrap_limits(own, level)
+            return _profile_limits(own, level) if method == "profile" else _bootstrap_limits(own, level, seed)
         df, vcov = TEST_OPTIONS[method]
         return fixed_effects(own, df, vcov, "expected").t(np.eye(p)).limits(level)
 
@@ -320,7 +321,7 @@ def _one_by_one(
     for b, y in enumerate(Y.T):
         try:
             own = require_finished(fit.model.with_response(y).fit(fit.method))
-            inside = {method: limits(own, method) for method in slow}
+            inside = {method: limits(own, method, resamples[b]) for method in slow}
             found = {method: tests(own, method) for method in tested}
         except BayesLMMError:
             continue
@@ -340,8 +341,8 @@ def _profile_limits(own: Any, level: float) -> tuple[Array, Array]:
     return table["conf_low"].to_numpy(float), table["conf_high"].to_numpy(float)
 
 
-def _bootstrap_limits(own: Any, level: float) -> tuple[Array, Array]:
-    replicates = bootstrap(own, 200, 1)
+def _bootstrap_limits(own: Any, level: float, seed: int) -> tuple[Array, Array]:
+    replicates = bootstrap(own, 200, seed)
     if replicates.interrupted:
         raise KeyboardInterrupt
     table = replicates.confint(level).set_index("term").loc[[own.design.coef_names[i] for i in own.design.kept]]

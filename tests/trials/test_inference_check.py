@@ -11,6 +11,7 @@ import pytest
 import bayeslmm as blm
 from bayeslmm._arrays import seed_sequence
 from bayeslmm.errors import SpecificationError
+from bayeslmm.trials import inference_check
 from bayeslmm.trials.inference_check import PREFERENCE, InferenceCheck
 from tests.trials.test_power import two_arms
 
@@ -27,6 +28,22 @@ def made(covered: dict[str, Any], level: float = 0.95) -> InferenceCheck:
         for j in range(inside.shape[1])
     ]
     return InferenceCheck(pd.DataFrame(rows), pd.DataFrame(), 0.0, 0.0, len(rows), level, covered)
+
+
+def test_bootstraps_of_different_data_sets_are_independent(few: blm.Fit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Resamples drawn alike in every data set would share their Monte Carlo error, which no number of data sets averages out."""
+    seeds = []
+
+    def recorded(fit: Any, nsim: int, seed: Any) -> Any:
+        seeds.append(seed)
+        return original(fit, 40, seed)
+
+    original = inference_check.bootstrap
+    monkeypatch.setattr(inference_check, "bootstrap", recorded)
+    for seed in (1, 1, 2):
+        few.check_inference(3, seed=seed, methods=["bootstrap"])
+    assert len(set(seeds)) == 6
+    assert seeds[:3] == seeds[3:6]
 
 
 def test_methods_are_judged_in_the_same_data_sets(few: blm.Fit) -> None:
