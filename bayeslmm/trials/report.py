@@ -252,13 +252,14 @@ def _effect_section(section: Section, imputations: CompletedTrial, asked: Effect
     if imputations.replication.rule == "single":
         section.text("Point estimates only: nothing was resampled.", "note")
     analyses = _analyse(imputations, asked)
-    pooled = _pool(analyses, asked, information_anchored=analyses.anchored is not None)
+    under_strategies = _under_strategies(imputations)
+    pooled = _pool(analyses, asked, information_anchored=under_strategies and analyses.anchored is not None)
     last = pooled["visit"].iloc[-1]
     section.text(asked.sentence())
     _pooled_table(section, pooled[pooled["parameter"] == "difference"], "Differences between arms at each visit")
     _pooled_table(section, pooled[(pooled["parameter"] == "mean") & (pooled["visit"] == last)], "Means of the arms at the last visit")
-    random = imputations.at_random()
-    if random is None or random.trial is None or all(name == "MAR" for name in random.subjects["strategy"]):
+    random = imputations.at_random() if under_strategies else None
+    if random is None:
         return
     plain = _pool(_analyse(random, asked), asked)
     shown = [column for column in ("estimate", "std_error", "p_value", "conf_low", "conf_high") if pooled[column].notna().any()]
@@ -273,6 +274,12 @@ def _effect_section(section: Section, imputations: CompletedTrial, asked: Effect
             arm = pooled["arm"].iloc[number]
             section.text(f"{arm} at {last}: {before:.4g} missing at random, {after:.4g} under the strategies, {after - before:+.4g}.")
     section.table(pd.DataFrame(rows), "The last visit with the same imputation model, were everything missing at random.")
+
+
+def _under_strategies(imputations: CompletedTrial) -> bool:
+    """Whether anything is imputed otherwise than missing at random: else the errors anchored at that are the same ones."""
+    subjects = imputations.subjects
+    return bool((subjects["strategy"][subjects["imputed"] > 0] != "MAR").any())
 
 
 _ANCHORED = "anchored_"

@@ -266,6 +266,16 @@ def test_figures_are_drawn(imp: blm.Imputations) -> None:
     assert all(words in page for words in ("Who was imputed", "copy increments in reference", "anchored", "missing at random"))
 
 
+def test_errors_anchored_at_missing_at_random_are_shown_beside_other_strategies_alone(
+    imp: blm.Imputations, model: blm.LMM, events: pd.DataFrame
+) -> None:
+    alone = blm.impute(model, treatment="arm", events=events, strategy="MAR")
+    pooled = alone.analyse(ANALYSIS).pool(information_anchored=True)
+    np.testing.assert_allclose(pooled["anchored_std_error"], pooled["std_error"], rtol=1e-9)
+    assert "anchored" in imp.report(analysis=ANALYSIS)
+    assert "anchored" not in alone.report(analysis=ANALYSIS)
+
+
 @pytest.mark.parametrize("width", [3.4, 6.6, 10.0])
 def test_the_legend_of_a_tipping_figure_has_the_arms_first_and_stays_in_it(width: float) -> None:
     amounts = np.linspace(0.0, 6.0, 7)
