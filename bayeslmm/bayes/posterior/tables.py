@@ -15,7 +15,7 @@ from bayeslmm._types import Effects
 from bayeslmm._validation import require_count, require_flag, require_level, require_mapping, require_names, require_one_of
 from bayeslmm.bayes.posterior import datatree as tree
 from bayeslmm.bayes.posterior.data import group_columns, matrix_correlations, matrix_sds, residual_draws
-from bayeslmm.bayes.posterior.predict import design_sigma, error_variance
+from bayeslmm.bayes.posterior.predict import design_sigma
 from bayeslmm.data.frame import text_array
 from bayeslmm.errors import SpecificationError, optional, printable_text
 from bayeslmm.inference.means.emmeans import emmeans as means_of
@@ -23,7 +23,7 @@ from bayeslmm.inference.means.emmeans import emtrends as trends_of
 from bayeslmm.inference.means.emmeans import scale_and_sd
 from bayeslmm.inference.means.linear_functions import estimable_functions
 from bayeslmm.inference.means.marginal_means import EMMeans, comparison_scale
-from bayeslmm.likelihood.structured.residual_covariance import one_sigma, sigma_name, variance_names
+from bayeslmm.likelihood.structured.residual_covariance import mean_unit_variances, one_sigma, sigma_name, variance_names
 from bayeslmm.results.fitted import add_fixed
 from bayeslmm.results.foreign_names import MEANS_ATTRIBUTES, known_arguments
 from bayeslmm.results.random_effects import terms_by_group, told_columns, told_pairs
@@ -236,7 +236,7 @@ def variance_draws(post: PosteriorData) -> tuple[Array, Array, Array]:
         random += np.einsum("sab,ab->s", block.covariance(post.draws.phi), second)
     if post.problem.structured is None:
         return fixed, random, design_sigma(post) ** 2 * post.design.mean_inverse_weight
-    return fixed, random, error_variance(post).mean(axis=1)
+    return fixed, random, design_sigma(post) ** 2 * mean_unit_variances(post.problem, post.kernel_points[0])
 
 
 def r2_draws(post: PosteriorData, conf_level: float) -> pd.DataFrame:

@@ -61,13 +61,17 @@ GATHERED_ELEMENTS = 1_000_000
 """Elements of matrices that are repeated for the blocks that share them, at once."""
 
 
+CALL_ELEMENTS = 5_000
+"""Elements of matrices that are repeated in the time of one product for a kind by itself."""
+
+
 def multiply_by_kind(matrices: Array, vectors: Array, kind: Codes) -> Array:
     """M b of every block, (t, B, i, m); matrices : (t or 1, C, i, k) of each kind, vectors : (t or 1, B, k, m), kind : (B,)."""
     t, (_, _, i, k), (_, B, _, m) = max(len(matrices), len(vectors)), matrices.shape, vectors.shape
     out = np.empty((t, B, i, m))
     order, counts = np.argsort(kind, kind="stable"), np.bincount(kind)
     met = np.flatnonzero(counts)
-    if 4 * len(met) < B:
+    if 4 * len(met) < B and CALL_ELEMENTS * len(met) < B * t * i * k:
         for c, own in zip(met, np.split(order, np.cumsum(counts[met])[:-1]), strict=True):
             # the blocks of a kind side by side
             columns = vectors[:, own].transpose(0, 2, 1, 3).reshape(len(vectors), k, -1)
@@ -148,14 +152,26 @@ def _as_features(parts: list[Array], blocks: int) -> Array:
 
 def features(kernel: BlockDiagonalKernel, batch: RowBatch) -> Array:
     """All that V0 of a block depends on, (B, any)."""
-    data, found = kernel.data, _errors_depend_on(batch.block)
-    if data.log_weight_scale is not None:
-        found.append(data.log_weight_scale[batch.rows])
-    for term in data.terms:
+    found = _errors_depend_on(batch.block) + _scales_depend_on(kernel, batch.rows)
+    for term in kernel.data.terms:
         found += [term.Z[batch.rows], level_mask(term, batch.rows)]
-    found += [value[batch.rows] for value in kernel.variance.values if value is not None]
-    found += [np.asarray(factor.strata[batch.rows], float) for factor in kernel.variance.factors if factor.strata is not None]
     return _as_features(found, len(batch.rows))
+
+
+def _scales_depend_on(kernel: BlockDiagonalKernel, rows: Codes) -> list[Array]:
+    """All that weights and the variance function see of blocks of rows (B, k), (B, k) each."""
+    weights, variance = kernel.data.log_weight_scale, kernel.variance
+    found = [] if weights is None else [weights[rows]]
+    found += [value[rows] for value in variance.values if value is not None]
+    return found + [np.asarray(factor.strata[rows], float) for factor in variance.factors if factor.strata is not None]
+
+
+def find_row_kinds(kernel: BlockDiagonalKernel, design: Design) -> tuple[Codes, Array]:
+    """One row of all whose errors have the same variance, and how many they are, (C,) each."""
+    rows = np.arange(design.nobs)[:, None]
+    block = block_of(design, rows)
+    found = _kinds(rows, block, _as_features(_errors_depend_on(block) + _scales_depend_on(kernel, rows), len(rows)))
+    return found.rows[:, 0], found.count
 
 
 def round_values(values: Array) -> Array:

@@ -12,7 +12,7 @@ from bayeslmm.covariance.base import Covariance
 from bayeslmm.likelihood.criterion import CriterionPoint
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.structured.blocks import block_of, order_rows
-from bayeslmm.likelihood.structured.pooled import many_matrices
+from bayeslmm.likelihood.structured.pooled import find_row_kinds, many_matrices
 from bayeslmm.likelihood.structured.residual_structure import GroupedStructure, VisitStructure
 
 
@@ -24,21 +24,23 @@ def unit_sds(problem: Problem, x: Array) -> Array:
     return np.asarray(many_unit_sds(problem, x[None])[0])
 
 
-def many_unit_sds(problem: Problem, x: Array) -> Array:
-    """sd of every error in units of sigma at many x (t, size) of a model with structured errors, (t, n)."""
+def many_unit_sds(problem: Problem, x: Array, rows: Codes | None = None) -> Array:
+    """sd of every error, or of some rows', in units of sigma at many x (t, size) of a model with structured errors, (t, n)."""
     kernel, design = problem.structured, problem.design
     assert kernel is not None
-    R = many_matrices(kernel.structure, x[:, kernel.residual_part], block_of(design, np.arange(design.nobs)[:, None]))
-    return np.sqrt(R[..., 0, 0]) * many_scales(problem, x)
+    own = np.arange(design.nobs) if rows is None else rows
+    R = many_matrices(kernel.structure, x[:, kernel.residual_part], block_of(design, own[:, None]))
+    return np.sqrt(R[..., 0, 0]) * many_scales(problem, x, own)
 
 
-def many_scales(problem: Problem, x: Array) -> Array:
+def many_scales(problem: Problem, x: Array, rows: Codes | None = None) -> Array:
     """S at many x (t, size): what the variance function and 1 / sqrt(w) multiply sds by, (t, n) or (1, 1) where that is nothing."""
     kernel = problem.structured
     assert kernel is not None
-    log_scale = np.zeros((1, 1)) if kernel.data.log_weight_scale is None else kernel.data.log_weight_scale[None]
+    own = np.arange(kernel.data.n) if rows is None else rows
+    log_scale = np.zeros((1, 1)) if kernel.data.log_weight_scale is None else kernel.data.log_weight_scale[None, own]
     if kernel.variance.size:
-        log_scale = log_scale + kernel.variance.log_multipliers(x[:, kernel.variance_part], np.arange(kernel.data.n))
+        log_scale = log_scale + kernel.variance.log_multipliers(x[:, kernel.variance_part], own)
     return np.asarray(np.exp(log_scale) / np.sqrt(problem.standardization.weight_mean))
 
 
@@ -49,6 +51,21 @@ def mean_unit_variance(problem: Problem, x: Array) -> float:
         return float(np.mean(unit_sds(problem, x) ** 2))
     found = [(batch.count, kernel.structure.matrices(x[kernel.residual_part], batch.block)) for batch in kernel.data.pooled]
     return float(sum(count @ np.einsum("bkk->b", R) for count, R in found)) / problem.criterion.n
+
+
+VARIANCES_AT_ONCE = 4_000_000
+"""Variances of errors at many points that are made at once."""
+
+
+def mean_unit_variances(problem: Problem, x: Array) -> Array:
+    """The same at many x (t, size) of a model with structured errors in memory, (t,): rows of one variance are counted, not repeated."""
+    assert problem.structured is not None
+    rows, count = find_row_kinds(problem.structured, problem.design)
+    total, step = np.zeros(len(x)), max(1, VARIANCES_AT_ONCE // len(x))
+    for begin in range(0, len(rows), step):
+        part = slice(begin, begin + step)
+        total += many_unit_sds(problem, x, rows[part]) ** 2 @ count[part]
+    return total / problem.design.nobs
 
 
 def unit_covariances(problem: Problem, x: Array, rows: Codes) -> Array:
