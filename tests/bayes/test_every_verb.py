@@ -21,18 +21,18 @@ from tests.bayes import designs, every_verb
 TABLES = {"Fit": every_verb.FIT, "Posterior": every_verb.POSTERIOR, "Comparison": every_verb.COMPARISON}
 
 
-@lru_cache(maxsize=1)
-def sources(name: str) -> tuple[Any, Any, Any]:
+@lru_cache(maxsize=2)
+def sources(name: str, names: every_verb.Names = every_verb.PLAIN) -> tuple[Any, Any, Any]:
     """The fit, the posterior and the comparison of a model; parameters of a name come one after the other."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = every_verb.MODELS[name]()
+        model = every_verb.MODELS[name](names)
         fit, post = model.fit(), model.sample(draws=100, chains=2, seed=1)
         return fit, post, blm.compare(fit, post)
 
 
-def source(name: str, kind: str) -> Any:
-    return dict(zip(TABLES, sources(name), strict=True))[kind]
+def source(name: str, kind: str, names: every_verb.Names = every_verb.PLAIN) -> Any:
+    return dict(zip(TABLES, sources(name, names), strict=True))[kind]
 
 
 def may_refuse(name: str, verb: str) -> bool:
@@ -69,8 +69,38 @@ def test_every_long_verb_and_variation_works_on_every_model(name: str, kind: str
     verbs(name, kind, long=True, where=tmp_path)
     own = source(name, kind)
     for variation, how in every_verb.VARIATIONS[kind]:
-        given = every_verb.answer(lambda how=how: how(own))
+        given = every_verb.answer(lambda how=how: how(own, every_verb.PLAIN))
         assert not isinstance(given, BayesLMMError) or (given.what and given.remedy), variation
+
+
+def answers(name: str, kind: str, names: every_verb.Names, where: Path, *, whole: bool) -> dict[str, Any]:
+    """What every verb says, and every variation, or the quick verbs alone."""
+    own = source(name, kind, names)
+    asked = [(verb, called) for verb, called in every_verb.members(own) if whole or verb not in every_verb.LONG]
+    found = {verb: every_verb.ask(own, verb, called, TABLES[kind], where, names) for verb, called in asked}
+    others = every_verb.VARIATIONS[kind] if whole else []
+    return found | {variation: every_verb.answer(lambda how=how: how(own, names)) for variation, how in others}
+
+
+ODD = list(every_verb.NAMES)[1:]
+CASES = [(name, ODD[k % len(ODD)]) for k, name in enumerate(every_verb.MODELS)]
+"""Every model with one set of odd names."""
+
+
+@pytest.mark.parametrize(
+    ("name", "called", "kind", "whole"),
+    [
+        ("one factor", "of trees", "Posterior", False),
+        *(pytest.param(*case, kind, True, marks=pytest.mark.slow) for case in CASES for kind in TABLES),
+    ],
+)
+def test_names_decide_nothing_in_any_verb(name: str, called: str, kind: str, tmp_path: Path, *, whole: bool) -> None:
+    """Columns called as the variables and dims of trees are, with blanks and marks: the numbers of plain names."""
+    plain, own = (answers(name, kind, every_verb.NAMES[names], tmp_path, whole=whole) for names in ("plain", called))
+    for verb, expected in plain.items():
+        found = own[verb]
+        assert isinstance(found, BayesLMMError) == isinstance(expected, BayesLMMError), f"{kind}.{verb}: {found!r}"
+        np.testing.assert_allclose(every_verb.numbers(found), every_verb.numbers(expected), rtol=1e-6, atol=1e-9, err_msg=f"{kind}.{verb}")
 
 
 def test_every_verb_works_or_says_why_not_on_sums_over_parts(tmp_path: Path) -> None:
