@@ -107,9 +107,7 @@ def _require_valid(family: str, numbers: tuple[float, ...], name: str, *, positi
     for parameter, value in zip(declared, numbers, strict=False):
         if ("+" in parameter and value <= 1.0 / LARGEST) or ("0" in parameter and value < 0):
             word, limit = parameter.strip("+0?"), 0.0 if value <= 0 else 1.0 / LARGEST
-            raise PriorError(
-                f"the {word} of the prior of {name} is {value:g}", f"{name}: {family}{numbers}", f"give a {word} above {limit:g}"
-            )
+            raise PriorError(f"the {word} of the prior of {name} is {value:g}", f"{name}: {family}{numbers}", f"give one above {limit:g}")
     if family != "uniform":
         return
     lower, upper = numbers
@@ -380,6 +378,12 @@ def _read_alpha(value: Any) -> str | Named:
         return value
     if isinstance(value, Mapping) or _is_named(value):
         return _read_named(dict(value), COEFFICIENT_FAMILIES, "alpha")
+    if isinstance(value, Prior | tuple | list) or (isinstance(value, str) and "(" in value):
+        # one prior for an intercept and for slopes in other units is hardly ever meant, and brms' class b leaves the intercept out
+        prior = read_prior(value, COEFFICIENT_FAMILIES, "alpha")
+        said = (prior.family, *prior.parameters)
+        what = "a prior of alpha without names does not say whether it is that of the intercept too"
+        raise PriorError(what, f"alpha: {value!r:.80}", f'write alpha={{"slopes": {said}}}, and add "Intercept": {said} if it is')
     raise PriorError(
         "the prior of alpha cannot be read",
         f"alpha: {value!r:.80}",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import math
 import pickle
+import re
+from typing import Any
 
 import pytest
 
@@ -127,6 +130,17 @@ def test_a_prior_that_is_none_is_refused_by_name(said: dict[str, object], word: 
         Priors(**said)  # type: ignore[arg-type]
     assert word in caught.value.what
     assert caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    "said", [("student_t", 4, 0, 5), "student_t(4, 0, 5)", ["student_t", 4, 0, 5], Prior("student_t", (4.0, 0.0, 5.0))]
+)
+def test_one_prior_for_alpha_is_told_how_to_name_the_slopes(said: Any) -> None:
+    with pytest.raises(PriorError, match="intercept") as caught:
+        Priors(alpha=said)
+    shown = re.search(r"alpha=(\{.*?\})", caught.value.remedy)
+    assert shown is not None
+    assert Priors(alpha=ast.literal_eval(shown[1])).alpha_of("x") == Prior("student_t", (4.0, 0.0, 5.0))
 
 
 TERMS = {"Subject": ("Intercept", "Days")}
