@@ -147,3 +147,17 @@ def test_the_rstanarm_preset_follows_the_rule_of_its_vignette(name: str) -> None
         np.testing.assert_allclose(rows[f"alpha {x}"].prior.parameters, [0.0, expected])
     assert rows["sigma"].prior.family == "exponential"
     np.testing.assert_allclose(rows["sigma"].prior.parameters, [1.0 / y.std(ddof=1)])
+
+
+@pytest.mark.parametrize("preset", ["brms", "rstanarm", "bambi", None])
+@pytest.mark.parametrize("word", ["flat", "normal"])
+def test_a_word_for_alpha_is_given_whatever_the_preset(word: str, preset: str | None) -> None:
+    """Its own scales, and its source, beside sds that keep the preset's."""
+    frame = designs.grouped()
+    table, alone = (
+        blm.LMM("y ~ x + (1 | g)", frame, priors=blm.Priors(alpha=word, preset=name)).priors.frame.set_index("parameter")
+        for name in (preset, None)
+    )
+    assert set(table.loc["alpha", "source"]) == {"default" if (word, preset) == ("flat", None) else "given"}
+    assert list(table.loc["alpha", "prior"]) == list(alone.loc["alpha", "prior"])
+    assert table.loc["sd", "source"] == (preset or "default")

@@ -317,15 +317,15 @@ def _one(own: Prior | None, default: Prior, kind: str, group: str, term: str, ba
 
 
 def _alpha(design: Design, priors: Priors, base: PriorPreset) -> tuple[ParameterPrior, ...]:
-    found = []
+    found, source = [], "given" if isinstance(priors.alpha, str) and priors.alpha_given else base.name
     for j, i in enumerate(design.kept):
         name, own = design.coef_names[i], priors.alpha_of(design.coef_names[i])
         if own is not None:
             found.append(ParameterPrior("alpha", "", name, own, "given"))
         elif name == "Intercept":
-            found.append(ParameterPrior("alpha", "", name, base.intercept, base.name, base.centred and j == 0))
+            found.append(ParameterPrior("alpha", "", name, base.intercept, source, base.centred and j == 0))
         else:
-            found.append(ParameterPrior("alpha", "", name, base.slopes[j], base.name))
+            found.append(ParameterPrior("alpha", "", name, base.slopes[j], source))
     return tuple(found)
 
 
