@@ -120,7 +120,7 @@ class EMMeans:
 
         Examples
         --------
-        >>> emmeans(fit, "Days", at={"Days": [0, 9]}).pairs()["contrast"].tolist()
+        >>> fit.emmeans("Days", at={"Days": [0, 9]}).pairs()["contrast"].tolist()
         ['0 - 9']
         """
         method: ContrastMethod = "revpairwise" if require_flag(reverse, "reverse") else "pairwise"
@@ -230,7 +230,7 @@ class EMMeans:
 
         Examples
         --------
-        >>> emmeans(fit, "Days", at={"Days": [0, 9]}).letters()["letters"].tolist()
+        >>> fit.emmeans("Days", at={"Days": [0, 9]}).letters()["letters"].tolist()
         ['a', 'b']
         """
         if by is not None:
@@ -339,7 +339,7 @@ class EMMeans:
 
         Examples
         --------
-        >>> axes = emmeans(fit, "Days", at={"Days": [0, 9]}).plot()
+        >>> axes = fit.emmeans("Days", at={"Days": [0, 9]}).plot()
         """
         from bayeslmm.plots.intervals import emmeans_axes
 
