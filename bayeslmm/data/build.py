@@ -30,7 +30,7 @@ from bayeslmm.data.identifiability import (
     undetermined_terms,
 )
 from bayeslmm.data.model_matrix import DesignBlock, train_block
-from bayeslmm.data.residual import MAX_PLOTS, level_numbers, residual_design, steps, variance_design
+from bayeslmm.data.residual import MAX_PLOTS, level_numbers, no_distances_error, residual_design, steps, variance_design
 from bayeslmm.data.rows import (
     ColumnPlan,
     check_finite_offset,
@@ -342,9 +342,7 @@ def _axis(structure: str, atom: FactorVariable, source: Columns) -> tuple[float,
     at = level_numbers(atom.levels)
     if takes_times(structure):
         if at is None:
-            what = f"{structure!r} is a function of distances, and the levels of {atom.column!r} are no increasing numbers"
-            remedy = f"give a column of numbers, or ar1({atom.column}), which counts steps"
-            raise DataError(what, ", ".join(map(str, atom.levels[:6])), remedy)
+            raise no_distances_error(structure, atom.column, ", ".join(map(str, atom.levels[:6])))
         return at
     counts = at is not None and keeps_distance(structure) and source.kind(atom.column) == "number"
     return steps(structure, np.array(at), atom.column) if counts else ()

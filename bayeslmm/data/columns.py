@@ -48,7 +48,8 @@ ColumnKind = Literal["number", "factor", "text", "boolean", "time", "complex", "
 
 TRANSPORT_ZERO = 2.0**-260
 """What readers of SAS transport files make of its zero: 5.397605e-79."""
-_EXACT = 2**53
+EXACT_INTEGERS = 2**53
+"""Integers beyond this are not all numbers of float64."""
 _FEW_LABELS = 6  # shown in a remedy
 _FEW_TEXTS = 500  # rows up to which setting up a hash table takes longer than a dictionary
 _BY_LETTER: dict[str, ColumnKind] = {"f": "number", "i": "number", "u": "number", "b": "boolean", "c": "complex", "M": "time", "m": "time"}
@@ -214,17 +215,19 @@ def _check_finite(values: Array, name: str, *, integer: bool) -> Numbers:
 
 
 def _check_exact(values: NDArray[Any], name: str) -> None:
-    if not len(values) or (values.max() <= _EXACT and values.min() >= -_EXACT):
+    if not len(values) or (values.max() <= EXACT_INTEGERS and values.min() >= -EXACT_INTEGERS):
         return
-    large = np.flatnonzero((values > _EXACT) | (values < -_EXACT))
+    large = np.flatnonzero((values > EXACT_INTEGERS) | (values < -EXACT_INTEGERS))
     rows = large[[int(float(values[i])) != int(values[i]) for i in large]]
     if not len(rows):
         return
-    raise DataError(
-        f"column {name!r} holds integers beyond 2**53, which float64 cannot tell apart",
-        rows_text(rows),
-        "subtract a constant first; an identifier belongs behind the bar or in C()",
-    )
+    raise inexact_integers_error(name, rows_text(rows))
+
+
+def inexact_integers_error(name: str, rows: str) -> DataError:
+    """That a column holds integers which are no numbers of float64."""
+    what = f"column {name!r} holds integers beyond 2**53, which float64 cannot tell apart"
+    return DataError(what, rows, "subtract a constant first; an identifier belongs behind the bar or in C()")
 
 
 def not_numbers_error(series: pd.Series[Any], name: str, kind: ColumnKind) -> DataError:

@@ -179,6 +179,10 @@ def _refusal(data: Any) -> DataError | None:
 # ---------------------------------------------------------------------------------------------------------------- pandas
 
 
+def _repeated_names_error(names: Sequence[str]) -> DataError:
+    return DataError("column names occur more than once", f"columns {', '.join(map(repr, names))}", "rename or drop one of each")
+
+
 def _pandas_table(data: pd.DataFrame, used: Sequence[str]) -> ColumnTable:
     if isinstance(data.columns, pd.MultiIndex):
         shown = ", ".join(map(str, data.columns[:3]))
@@ -190,7 +194,7 @@ def _pandas_table(data: pd.DataFrame, used: Sequence[str]) -> ColumnTable:
     names = tuple(data.columns.tolist())
     if len(set(names)) < len(names):
         twice = list(dict.fromkeys(str(name) for name in data.columns[data.columns.duplicated()]))
-        raise DataError("column names occur more than once", f"columns {', '.join(map(repr, twice))}", "rename or drop one of each")
+        raise _repeated_names_error(twice)
     if not all(isinstance(name, str) for name in names):
         names = tuple(map(str, names))
         return _pandas_table(data.set_axis(list(names), axis=1), used)
@@ -300,7 +304,7 @@ def _foreign_table(data: Any, used: Sequence[str]) -> ColumnTable:
     names = tuple(frame.collect_schema().names())
     twice = [name for i, name in enumerate(names) if name in names[:i]]
     if twice:
-        raise DataError("column names occur more than once", f"columns {', '.join(map(repr, twice))}", "rename or drop one of each")
+        raise _repeated_names_error(twice)
     for name in used:
         if name not in names:
             raise absent_column_error(name, names)

@@ -132,7 +132,7 @@ def _combined_products(
     return np.asarray(combined.T @ combined)
 
 
-_PRIORS = 'give priors and use fit("MAP") or sample(); or check="warn" to go on'
+GIVE_PRIORS = 'give priors and use fit("MAP") or sample(); or check="warn" to go on'
 _INSIDE = 1e-9  # what is left of a column outside the fixed effects, relative to its length, is rounding
 _SURELY_OUTSIDE = 1e-3  # share that no rounding of columns that count as independent leaves outside
 _MORE_ROWS = 100  # rows beyond as many as columns on which they are first compared
@@ -183,7 +183,7 @@ def find_lost(terms: Sequence[RandomTerm], width: int, is_inside: Callable[[int,
             if inside and (j == len(term.columns) - 1 or not term.covariance.homogeneous):
                 what = f"the fixed effects contain every effect of {name!r} in ({term.spec.text}): its variance cannot be estimated"
                 where = f"{term.group.size} levels of {term.group.name!r}, {width} fixed effects"
-                found.append(IdentifiabilityError(what, where, f"drop the random term, or the fixed one; or {_PRIORS}"))
+                found.append(IdentifiabilityError(what, where, f"drop the random term, or the fixed one; or {GIVE_PRIORS}"))
                 break
     return tuple(found)
 
@@ -209,7 +209,7 @@ def single_row_strata(variance: Sequence[VarianceDesign]) -> tuple[Identifiabili
         if len(alone):
             shown = values_text([factor.labels[i] for i in alone])
             what = f"levels of {factor.spec.covariate!r} have one row, which has no sd of its own: {shown}"
-            found.append(IdentifiabilityError(what, f"ident({factor.spec.covariate})", f"join levels; or {_PRIORS}"))
+            found.append(IdentifiabilityError(what, f"ident({factor.spec.covariate})", f"join levels; or {GIVE_PRIORS}"))
     return tuple(found)
 
 

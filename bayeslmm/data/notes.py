@@ -24,12 +24,11 @@ from bayeslmm.data.columns import TRANSPORT_ZERO, Columns, are_codes
 from bayeslmm.data.design import RandomTerm, ResidualDesign
 from bayeslmm.data.frame import skeleton
 from bayeslmm.data.grouping import GroupingFactor
-from bayeslmm.data.identifiability import CONDITION_LIMIT, Rank, column_rank, lag_without_pairs, outcomes_apart
+from bayeslmm.data.identifiability import CONDITION_LIMIT, GIVE_PRIORS, Rank, column_rank, lag_without_pairs, outcomes_apart
 from bayeslmm.data.model_matrix import DesignBlock
 from bayeslmm.data.variables import FactorVariable, NumericVariable
 from bayeslmm.errors import Check, IdentifiabilityError
 
-_PRIORS = 'give priors and use fit("MAP") or sample(); or check="warn" to go on'
 _MANY_VISITS = 100
 _FEW_VALUES = 6
 _FEW_LABELS = 50
@@ -288,7 +287,7 @@ def _of_term(
     group, q, name = term.group, len(term.columns), f"({term.spec.text})"
     if group.size == 1 and not (q > 1 and fits_series(term.spec.structure, term.spec.order)):
         what = f"grouping factor {group.name!r} has one level, {group.levels[0]!r}: the sd of {name} cannot be estimated"
-        return [IdentifiabilityError(what, f"{rows} rows", f"drop the term; or {_PRIORS}")]
+        return [IdentifiabilityError(what, f"{rows} rows", f"drop the term; or {GIVE_PRIORS}")]
     free_errors = residual is None and term.relationship is None and not held
     effects = group.size * q
     if rows <= effects and free_errors and q > 1:
@@ -299,15 +298,15 @@ def _of_term(
         else:
             what = f"{name} has as many random effects as there are rows, or more: they cannot be told from the residuals"
         where = f"{rows} rows, {group.size} levels x {q} columns = {effects} random effects"
-        return [IdentifiabilityError(what, where, f"simplify the term; or {_PRIORS}")]
+        return [IdentifiabilityError(what, where, f"simplify the term; or {GIVE_PRIORS}")]
     empty = [first == 0.0 and not column.any() for first, column in zip(term.Z[0].tolist(), term.Z.T, strict=True)]
     if q > 1 and any(empty) and not goes_through(term.spec.structure):
         zero = ", ".join(column for column, none in zip(term.columns, empty, strict=True) if none)
         what = f"columns of {name} are 0 in every row: {zero}"
-        return [IdentifiabilityError(what, "", f"remove levels that no row has, or leave the columns out; or {_PRIORS}")]
+        return [IdentifiabilityError(what, "", f"remove levels that no row has, or leave the columns out; or {GIVE_PRIORS}")]
     if term.Z is not X and q > 1 and not _independent(term.Z[:, np.logical_not(empty)]):
         what = f"the columns of {name} are linearly dependent: {', '.join(term.columns)}"
-        return [IdentifiabilityError(what, "", f"leave one out; or {_PRIORS}")]
+        return [IdentifiabilityError(what, "", f"leave one out; or {GIVE_PRIORS}")]
     if q == 1 and empty[0]:
         return [IdentifiabilityError(f"the column {term.columns[0]!r} of {name} is 0 in every row", "", "drop the term")]
     return []
@@ -326,7 +325,7 @@ def _confounding_notes(
         same_size = a.group is not b.group and a.group.size == b.group.size and a.group.size > 1
         if same_size and set(a.columns) & set(b.columns) and a.relationship is None and b.relationship is None and alike(a.group, b.group):
             what = f"grouping factors {a.group.name!r} and {b.group.name!r} divide the rows alike: their variances cannot be told apart"
-            found.append(IdentifiabilityError(what, f"({a.spec.text}) and ({b.spec.text})", f"drop one of the terms; or {_PRIORS}"))
+            found.append(IdentifiabilityError(what, f"({a.spec.text}) and ({b.spec.text})", f"drop one of the terms; or {GIVE_PRIORS}"))
     return found
 
 
@@ -344,17 +343,17 @@ def _of_residual(residual: ResidualDesign, terms: tuple[RandomTerm, ...]) -> lis
     if residual.subject.size == 1 and name != "id" and not fits_series(name, residual.order):
         what = f"{text!r} has a parameter for each visit or lag, or one that the mean contains, and the rows are one series"
         remedy = f"name the subjects, {name}(visit | subject), or use ar1, car1, arma, toep of few bands or a spatial structure"
-        found.append(IdentifiabilityError(what, f"{len(residual.subject.codes)} rows, one subject", f"{remedy}; or {_PRIORS}"))
+        found.append(IdentifiabilityError(what, f"{len(residual.subject.codes)} rows, one subject", f"{remedy}; or {GIVE_PRIORS}"))
     elif name not in ("id", "diag") and residual.subject.size == len(residual.subject.codes):
         found.append(
             IdentifiabilityError(
-                f"no subject of {text!r} has two rows: no covariance can be estimated", "", f"use diag or no structure; or {_PRIORS}"
+                f"no subject of {text!r} has two rows: no covariance can be estimated", "", f"use diag or no structure; or {GIVE_PRIORS}"
             )
         )
     elif residual.visit is not None and is_unstructured(name, residual.order):
         found += _of_unstructured(residual, residual.visit)
     else:
-        remedy = f"use a structure with fewer parameters; or {_PRIORS}"
+        remedy = f"use a structure with fewer parameters; or {GIVE_PRIORS}"
         found += lag_without_pairs(residual, remedy) + outcomes_apart(residual, remedy)
     if absorbs_constant(name, residual.order):
         for term in terms:
@@ -364,7 +363,7 @@ def _of_residual(residual: ResidualDesign, terms: tuple[RandomTerm, ...]) -> lis
                 and _same_partition(term.group, residual.subject)
             ):
                 what = f"({term.spec.text}) cannot be told from {text!r}, which has a common covariance of its own"
-                found.append(IdentifiabilityError(what, "", f"drop the random intercept; or {_PRIORS}"))
+                found.append(IdentifiabilityError(what, "", f"drop the random intercept; or {GIVE_PRIORS}"))
     return found
 
 
@@ -379,13 +378,13 @@ def _of_unstructured(residual: ResidualDesign, visit: Codes) -> list[Identifiabi
         subjects = len(np.unique(residual.subject.codes[rows]))
         if subjects <= visits and rows.sum() == subjects * visits:
             what = f"{subjects} subjects cannot tell an unstructured covariance of {visits} visits: it would be singular"
-            return [IdentifiabilityError(what, residual.spec.text, f"use a structure with fewer parameters; or {_PRIORS}")]
+            return [IdentifiabilityError(what, residual.spec.text, f"use a structure with fewer parameters; or {GIVE_PRIORS}")]
         pair = _pair_never_together(residual.subject.codes[rows], visit[rows], residual.subject.size, visits)
         if pair is not None:
             a, b = (residual.visit_levels[i] for i in pair)
             within = "" if residual.group is None else f" in {residual.group.name} {residual.group.levels[at]!r}"
             what = f"no subject{within} has both visits {a!r} and {b!r}: their covariance has no data"
-            return [IdentifiabilityError(what, residual.spec.text, f"use a structure with fewer parameters; or {_PRIORS}")]
+            return [IdentifiabilityError(what, residual.spec.text, f"use a structure with fewer parameters; or {GIVE_PRIORS}")]
     return []
 
 

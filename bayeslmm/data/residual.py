@@ -158,9 +158,14 @@ def _places_of(structure: str, column: str, axis: Visits) -> tuple[float, ...]:
         return axis.positions
     at = level_numbers(axis.levels)
     if at is None:
-        what = f"{structure!r} is a function of distances, and the levels of {column!r} are no increasing numbers"
-        raise DataError(what, values_text(axis.levels), f"give a column of numbers, or ar1({column}), which counts steps")
+        raise no_distances_error(structure, column, values_text(axis.levels))
     return at
+
+
+def no_distances_error(structure: str, column: str, levels: str) -> DataError:
+    """That the levels of a factor have no places, which a structure asks for."""
+    what = f"{structure!r} is a function of distances, and the levels of {column!r} are no increasing numbers"
+    return DataError(what, levels, f"give a column of numbers, or ar1({column}), which counts steps")
 
 
 def level_numbers(levels: Sequence[Any]) -> tuple[float, ...] | None:

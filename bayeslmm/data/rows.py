@@ -40,11 +40,26 @@ def complete_cases(
     """
     rows = len(source.table)
     if rows == 0:
-        raise EmptyDataError("the data have no rows", "", "give data with at least one row per parameter")
+        raise no_data_error()
     kept = complete_cases_of_part(source, roles, extra, weights, weights_name, missing)
     if kept.positions is not None and not len(kept.positions):
         raise no_rows_error(kept.dropped, rows)
     return kept
+
+
+def no_data_error(source: str = "the data") -> EmptyDataError:
+    """That there are no rows at all."""
+    return EmptyDataError(f"{source} have no rows", "", "give data with at least one row per parameter")
+
+
+def missing_values_error(name: str, rows: str) -> MissingDataError:
+    """That a column has gaps which the model may not leave out."""
+    return MissingDataError(f"column {name!r} holds missing values", rows, 'fill or drop them, or use missing="drop"')
+
+
+def weights_error(name: str, kind: str, rows: str) -> DataError:
+    """That weights are missing or negative."""
+    return DataError(f"{name!r} holds {kind} weights", rows, "drop these rows, or give weights of 0 to leave them out")
 
 
 def complete_cases_of_part(
@@ -56,9 +71,7 @@ def complete_cases_of_part(
     masks |= {name: mask for name, mask in extra.items() if mask.any()}
     if masks and missing == "raise":
         name, mask = next(iter(masks.items()))
-        raise MissingDataError(
-            f"column {name!r} holds missing values", rows_text(np.flatnonzero(mask)), 'fill or drop them, or use missing="drop"'
-        )
+        raise missing_values_error(name, rows_text(np.flatnonzero(mask)))
     if weights is not None and not weights.all():
         masks[weights_name] = masks.get(weights_name, np.zeros(rows, dtype=bool)) | (weights == 0)
     if not masks:
@@ -119,11 +132,7 @@ def read_weights(column: str | None, values: Any, source: Columns) -> Array | No
     )
     for wrong, what in ((np.isnan(weights), "missing"), (weights < 0, "negative")):
         if wrong.any():
-            raise DataError(
-                f"{name!r} holds {what} weights",
-                rows_text(np.flatnonzero(wrong)),
-                "drop these rows, or give weights of 0 to leave them out",
-            )
+            raise weights_error(name, what, rows_text(np.flatnonzero(wrong)))
     positive = weights[weights > 0]
     if len(positive) and positive.max() / _RANGE > positive.min():
         raise DataError(

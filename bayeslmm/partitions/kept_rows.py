@@ -14,8 +14,7 @@ import pandas as pd
 
 from bayeslmm.covariance.registry import is_spatial
 from bayeslmm.data.frame import read_table, with_native_bytes
-from bayeslmm.data.rows import plan_columns
-from bayeslmm.errors import EmptyDataError
+from bayeslmm.data.rows import no_data_error, plan_columns
 from bayeslmm.partitions.first_pass import in_partition
 from bayeslmm.partitions.partitions import Partitions, process_pool
 from bayeslmm.specification.model_spec import ModelSpec
@@ -50,7 +49,7 @@ def gather_rows(spec: ModelSpec, partitions: Partitions) -> pd.DataFrame:
         frames = partitions.reduce(partial(_read_frames, columns), lambda one, later: one + later, columns, pool) or []
     filled = [frame for frame in frames if len(frame)]
     if not filled:
-        raise EmptyDataError("the partitions have no rows", "", "give data with at least one row per parameter")
+        raise no_data_error("the partitions")
     rows: pd.DataFrame = pd.concat(filled, ignore_index=True)
     return rows
 

@@ -23,9 +23,9 @@ from bayeslmm.data.expressions import UserFunctions
 from bayeslmm.data.grouping import group_coder
 from bayeslmm.data.identifiability import find_lost
 from bayeslmm.data.model_matrix import atoms_of
-from bayeslmm.data.rows import ColumnPlan, no_rows_error, plan_columns, scale_weights
+from bayeslmm.data.rows import ColumnPlan, no_data_error, no_rows_error, plan_columns, scale_weights
 from bayeslmm.data.variables import FactorVariable, StatefulVariable, Training
-from bayeslmm.errors import Check, DataError, EmptyDataError, FormulaError, PredictionError
+from bayeslmm.errors import Check, DataError, FormulaError, PredictionError
 from bayeslmm.likelihood.problem import Problem, problem_from_patterns, problem_from_sums
 from bayeslmm.likelihood.random_effects.cross_products import Factor, factors_of
 from bayeslmm.likelihood.standardize import Standardization, find_standardization
@@ -76,7 +76,7 @@ def sum_partitions(
         looked = partitions.reduce(task, _merge_looks, asked.columns, pool)
         if looked is None or begun is None:
             raise (
-                EmptyDataError("the partitions have no rows", "", "give data with at least one row per parameter")
+                no_data_error("the partitions")
                 if looked is None or not looked[0].dropped
                 else no_rows_error(looked[0].dropped, looked[0].read)
             )

@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array
-from bayeslmm.data.columns import Columns
+from bayeslmm.data.columns import EXACT_INTEGERS, Columns, inexact_integers_error
 from bayeslmm.data.frame import ColumnTable, absent_column_error
-from bayeslmm.data.rows import ColumnPlan, no_rows_error, read_weights, scale_weights
-from bayeslmm.errors import DataError, EmptyDataError, MissingDataError, NonFiniteError, SpecificationError
+from bayeslmm.data.rows import ColumnPlan, missing_values_error, no_data_error, no_rows_error, read_weights, scale_weights, weights_error
+from bayeslmm.errors import DataError, NonFiniteError, SpecificationError
 from bayeslmm.partitions.first_pass import COUNT, FIRST_ROWS, MAX_CELLS, ColumnRange, FirstPass
 from bayeslmm.partitions.kept_rows import columns_of_model
 from bayeslmm.partitions.partitions import ROWS_PER_READ, Partitions
@@ -24,9 +24,6 @@ from bayeslmm.specification.model_spec import ModelSpec
 
 VIEW = "bayeslmm_table"
 """What queries call the table."""
-
-EXACT_INTEGERS = 2**53
-"""Integers beyond this are not all numbers of float64."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -156,7 +153,7 @@ def survey_table(spec: ModelSpec, asked: ColumnPlan, table: EngineTable, columns
     positive = "TRUE" if spec.weights is None else f"{columns.names[spec.weights]} > 0"
     dropped = _count(whole, survey, numbers, spec)
     if survey.read == 0:
-        raise EmptyDataError("the data have no rows", "", "give data with at least one row per parameter")
+        raise no_data_error()
     rows = CompleteRows(table, columns, f"SELECT * FROM ({whole.rows}) AS whole WHERE {present} AND {positive}")
     survey.dropped = dropped
     survey.kept = int(rows.values(["count(*)"])[0]) if dropped else survey.read
@@ -200,15 +197,13 @@ def _count(whole: CompleteRows, survey: FirstPass, numbers: Sequence[str], spec:
             what = f"column {name!r} holds infinite values"
             raise NonFiniteError(what, f"{count} rows", "replace them, by NULL where they stand for missing values")
         if count:
-            what = f"column {name!r} holds integers beyond 2**53, which float64 cannot tell apart"
-            raise DataError(what, f"{count} rows", "subtract a constant first; an identifier belongs behind the bar or in C()")
+            raise inexact_integers_error(name, f"{count} rows")
     dropped = {name: count for name, count in missing.items() if count}
     if spec.weights is not None and survey.read:
         dropped |= _check_weights(whole, spec.weights)
     lost = [name for name in missing if name in dropped and missing[name]]
     if lost and spec.missing == "raise":
-        what = f"column {lost[0]!r} holds missing values"
-        raise MissingDataError(what, f"{missing[lost[0]]} rows", 'fill or drop them, or use missing="drop"')
+        raise missing_values_error(lost[0], f"{missing[lost[0]]} rows")
     return dropped
 
 
@@ -226,8 +221,7 @@ def _check_weights(whole: CompleteRows, name: str) -> dict[str, int]:
     missing, negative, zero, low, high = whole.values(selected)
     for wrong, what in ((missing, "missing"), (negative, "negative")):
         if wrong:
-            remedy = "drop these rows, or give weights of 0 to leave them out"
-            raise DataError(f"{name!r} holds {what} weights", f"{int(wrong)} rows", remedy)
+            raise weights_error(name, what, f"{int(wrong)} rows")
     # what the smallest and the largest one are refused for is said in one place
     read_weights(name, None, frame_columns(pd.DataFrame({name: [low, high] if high > 0 else [0.0]})))
     return {name: int(zero)} if zero else {}
