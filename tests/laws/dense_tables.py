@@ -31,7 +31,7 @@ class RandomTerm:
 class Description:
     """A model as the definitions need it: factors with their levels, terms, random terms, the errors.
 
-    residual : None, ("ident", factor), ("ar1" | "cs" | "us", visit, subject)
+    residual : None, ("ident", factor), (structure, visit, subject) with one of us, cs, ar1, toep, csh, ar1h, toeph, adh
     """
 
     data: pd.DataFrame
@@ -65,7 +65,13 @@ class Description:
         if self.residual is None:
             return 1
         m = len(self.factors[self.residual[1]])
-        return {"ident": m, "us": m * (m + 1) // 2}.get(self.residual[0], 2)
+        kind = self.residual[0]
+        lags = {"ident": 0, "us": m * (m - 1) // 2, "toep": m - 1, "toeph": m - 1, "adh": m - 1}.get(kind, 1)
+        return lags + (1 if kind in ("cs", "ar1", "toep") else m)
+
+    def linear(self) -> bool:
+        """Whether V is linear in its parameters but for products that vanish at the optimum."""
+        return self.residual is None or self.residual[0] in ("ident", "us", "cs", "toep")
 
     def serial(self) -> bool:
         """Whether errors of one subject are correlated."""
@@ -73,6 +79,16 @@ class Description:
 
     def covariates(self) -> list[str]:
         return sorted({name for term in self.terms for name in term if name not in self.factors})
+
+
+def correlations(kind: str, rho: Array, m: int) -> Array:
+    """Correlations of m visits."""
+    apart = np.abs(np.subtract.outer(np.arange(m), np.arange(m)))
+    if kind.startswith("toep"):
+        return np.asarray(np.concatenate([[1.0], rho])[apart])
+    if kind.startswith("ad"):
+        return np.array([[np.prod(rho[min(i, j) : max(i, j)]) for j in range(m)] for i in range(m)])
+    return np.asarray(rho[0] ** apart if kind.startswith("ar1") else np.where(apart == 0, 1.0, rho[0]))
 
 
 def levels_of(groups: Sequence[str], data: pd.DataFrame) -> Array:
@@ -140,7 +156,6 @@ class DenseFit:
         else:
             kind, visit, subject = about.residual
             left, right = (np.array([about.factors[visit].index(v) for v in d[visit]]) for d in (one, other))
-            apart = np.abs(left[:, None] - right[None, :])
             if kind == "us":
                 m = len(about.factors[visit])
                 S = np.zeros((m, m))
@@ -148,7 +163,12 @@ class DenseFit:
                 S = S + np.tril(S, -1).T
                 R = S[np.ix_(left, right)]
             else:
-                R = own[0] * (own[1] ** apart if kind == "ar1" else np.where(apart == 0, 1.0, own[1]))
+                m = len(about.factors[visit])
+                sds = own[:m] if kind.endswith("h") else np.full(m, np.sqrt(own[0]))
+                R = (
+                    np.multiply.outer(sds[left], sds[right])
+                    * correlations(kind, own[m if kind.endswith("h") else 1 :], m)[np.ix_(left, right)]
+                )
             R = R * (one[subject].to_numpy()[:, None] == other[subject].to_numpy()[None, :])
         weights = (np.ones(len(d)) if about.weights is None else d[about.weights].to_numpy(float) for d in (one, other))
         return np.asarray(R / np.sqrt(np.multiply.outer(*weights)))
@@ -168,7 +188,7 @@ class DenseFit:
             return self.covariance(self.p + shift)
 
         first = [(at(step[i] * eye[i]) - at(-step[i] * eye[i])) / (2 * step[i]) for i in range(k)]
-        if self.about.residual is None or self.about.residual[0] != "ar1":
+        if self.about.linear():
             return first, [[np.zeros_like(self.V)] * k for _ in range(k)]
         wide = 30.0 * step
         second = [
