@@ -89,12 +89,33 @@ class InvertedBlocks:
     """A batch of independent blocks at t points, in scaled rows.
 
     rows : (B, k); U : (B, k, r) [X y]; inverse : (t, C, k, k) V0^-1 of every kind; kind : (B,) of every block
+    lower : (t, C, k, k) with lower lower' = V0, where what a block leaves of a variance is asked for to the last digits
     """
 
     rows: Codes
     U: Array
     inverse: Array
     kind: Codes
+    lower: Array | None = None
+
+    def meet(self, c: Array, at: Codes) -> tuple[Array, Array]:
+        """[X y]' V0^-1 c (t, m, r) and c' V0^-1 c (t, m) of covariances c (t, m, k) with the blocks `at`."""
+        if self.lower is None:
+            w = multiply_by_kind(self.inverse, c[..., None], self.kind[at])
+            return multiply_by_kind(self.U.swapaxes(-1, -2)[None], w, at)[..., 0], np.asarray((w[..., 0] * c).sum(-1))
+        # by substitution: what V0^-1 loses where V0 is near singular would be taken for variance that is left
+        (B, k, r), root = self.U.shape, substitute(self.lower, c, self.kind[at])
+        U = substitute(self.lower, self.U.swapaxes(-1, -2).reshape(1, -1, k), np.repeat(self.kind, r))
+        return multiply_by_kind(U.reshape(-1, B, r, k), root[..., None], at)[..., 0], np.asarray((root**2).sum(-1))
+
+
+def substitute(lower: Array, vectors: Array, kind: Codes) -> Array:
+    """L^-1 v (t, m, k); lower : (t, C, k, k), vectors : (t, m, k), kind : (m,)."""
+    found = np.empty(np.broadcast_shapes(vectors.shape, (len(lower), 1, 1)))
+    for i in range(vectors.shape[-1]):
+        row = lower[:, kind, i]
+        found[..., i] = (vectors[..., i] - (row[..., :i] * found[..., :i]).sum(-1)) / row[..., i]
+    return found
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -21,8 +21,8 @@ from bayeslmm.data.design import ResidualDesign
 from bayeslmm.likelihood.criterion import CriterionPoint
 from bayeslmm.likelihood.kernel import Solution
 from bayeslmm.likelihood.problem import Problem
-from bayeslmm.likelihood.structured.kernel import BlockDiagonalState
-from bayeslmm.likelihood.structured.pooled import InvertedBlocks, PooledSubjectsKernel, many_matrices, multiply_by_kind
+from bayeslmm.likelihood.structured.kernel import BlockDiagonalState, StructuredBlockFactor
+from bayeslmm.likelihood.structured.pooled import InvertedBlocks, PooledSubjectsKernel, many_matrices
 from bayeslmm.likelihood.structured.residual_structure import (
     BlockRows,
     GroupedStructure,
@@ -138,7 +138,11 @@ class ObservedRows:
 
         @cache
         def blocks() -> list[InvertedBlocks]:
-            return [InvertedBlocks(part.batch.rows, part.U, part.inverse[None], np.arange(len(part.U))) for part in state.row_states]
+            kinds = [np.arange(len(part.U)) for part in state.row_states]
+            return [
+                InvertedBlocks(part.batch.rows, part.U, part.inverse[None], kind, _lower(state, part))
+                for part, kind in zip(state.row_states, kinds, strict=True)
+            ]
 
         return cls(state.x[None], state.solution, blocks, np.exp(_or_zeros(log_scale))[None], np.ones((1, 1)))
 
@@ -156,6 +160,17 @@ class ObservedRows:
             np.exp(_or_zeros(kernel.data.log_weight_scale))[None],
             error_sds,
         )
+
+
+def _lower(state: BlockDiagonalState, part: StructuredBlockFactor) -> Array | None:
+    """The Cholesky factor (1, B, k, k) of V0 of every block; None where V0 has none in rounding."""
+    V = part.R.copy()
+    for Z, link, term in zip(part.Z, part.link, state.kernel.random.terms, strict=True):
+        V += link * (Z @ term.covariance.matrix(state.x[term.part]) @ Z.swapaxes(-1, -2))
+    try:
+        return np.linalg.cholesky(V)[None]
+    except np.linalg.LinAlgError:
+        return None
 
 
 def _or_zeros(log_scale: Array | None) -> Array:
@@ -309,9 +324,8 @@ def _condition_on_observed(
             old = part.old[own_pairs]
             c[:, pair[begin : begin + len(old)], position[old] % k] += part.values[:, own_pairs]
             begin += len(old)
-        w = multiply_by_kind(block.inverse, c[..., None], block.kind[at])
-        Xyw = multiply_by_kind(block.U.swapaxes(-1, -2)[None], w, at)[..., 0]
-        found = np.concatenate([Xyw, (w[..., 0] * c).sum(-1, keepdims=True)], axis=-1)
+        Xyw, explained = block.meet(c, at)
+        found = np.concatenate([Xyw, explained[..., None]], axis=-1)
         if len(new) == len(np.unique(new)):
             met[:, new] += found
         else:

@@ -1,0 +1,36 @@
+"""An outcome that was observed is predicted as it is, without a variance, however near singular the errors are."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import bayeslmm as blm
+
+
+def repeated(noise: float, seed: int) -> pd.DataFrame:
+    """Four visits, two of them nearly the first again."""
+    rng = np.random.default_rng(seed)
+    first = rng.normal(size=30)
+    y = np.column_stack([first, first + noise * rng.normal(size=30), 2 * first + rng.normal(size=30), -first + noise * rng.normal(size=30)])
+    data = pd.DataFrame({"y": 3.0 * y.ravel(), "g": np.repeat(np.arange(30), 4).astype(str), "t": np.tile(np.arange(4), 30)})
+    return data[rng.random(len(data)) < 0.9].reset_index(drop=True)
+
+
+@pytest.mark.filterwarnings("ignore::bayeslmm.errors.BayesLMMWarning")
+@pytest.mark.parametrize(
+    ("noise", "formula", "structure"),
+    [
+        (1e-4, "y ~ C(t)", "us"),
+        (1e-2, "y ~ C(t)", "csh"),
+        pytest.param(1e-3, "y ~ t + (1 | g)", "ar1h", marks=pytest.mark.slow),
+        pytest.param(1e-5, "y ~ C(t)", "us", marks=pytest.mark.slow),
+    ],
+)
+def test_an_observed_outcome_has_no_variance_left(noise: float, formula: str, structure: str) -> None:
+    data = repeated(noise, 3)
+    fit = blm.LMM(formula, data, residual=f"{structure}(t | g)", check="warn").fit()
+    seen = fit.predict(data, interval="prediction")
+    assert np.abs(seen["estimate"] - data.y).max() < 1e-8
+    assert (seen["std_error"] == 0.0).all()
