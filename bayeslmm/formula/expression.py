@@ -277,7 +277,7 @@ def _call(cursor: Cursor, name: Token) -> Node:
     own = cursor.functions is None or name.text in cursor.functions
     signature = OWN_FUNCTION if own else FUNCTIONS.get(name.text)
     if signature is None:
-        remedy = function_remedy(name.text, cursor.functions or frozenset())
+        remedy = function_remedy(name.text, cursor.functions or frozenset(), cursor.names_in_brackets())
         raise cursor.error(name, f"there is no function {name.text!r} in a formula", remedy)
     return _arguments(cursor, name, signature)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import keyword
+import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Literal
@@ -100,6 +102,7 @@ _ELSEWHERE = {
 }
 
 
+_COMBINATIONS = frozenset({"interaction", "paste", "paste0", "str_c", "unite"})
 _NOT_HERE = {
     "mo": "monotonic effects are not here: C(x) has an effect for each step, x alone a straight line",
     "me": "errors in covariates are not here: brms has them",
@@ -126,8 +129,8 @@ def own_name(name: str) -> str:
     return "factor" if name == "as.factor" else name
 
 
-def function_remedy(name: str, functions: frozenset[str]) -> str:
-    """The way out for a name that cannot be called."""
+def function_remedy(name: str, functions: frozenset[str], columns: Sequence[str]) -> str:
+    """The way out for a name that cannot be called. columns : what it was called with, where these are columns"""
     last = name.rpartition(".")[2]
     if last != name and (last in FUNCTIONS or last in functions):
         return (
@@ -135,20 +138,24 @@ def function_remedy(name: str, functions: frozenset[str]) -> str:
             if name.partition(".")[0] in FOREIGN_MODULES
             else f"write {last}({name[: -len(last) - 1]})"
         )
-    if (known := _known_remedy(name)) is not None:
+    if (known := _known_remedy(name, columns)) is not None:
         return known
     near = get_close_matches(last, [*FUNCTIONS, *CODINGS, *functions], n=2, cutoff=0.6)
     guess = f"did you mean {' or '.join(near)}? " if near else f"there are {', '.join(_COMMON)} and more; "
     return f'{guess}a function of your own is passed as functions={{"{last}": ...}}'
 
 
-def column_remedy(name: str) -> str:
+def column_remedy(name: str, columns: Sequence[str]) -> str:
     """The way out for a function where only a column can stand."""
-    return _known_remedy(name) or "compute the column beforehand and name it"
+    return _known_remedy(name, columns) or "compute the column beforehand and name it"
 
 
-def _known_remedy(name: str) -> str | None:
+def _known_remedy(name: str, columns: Sequence[str]) -> str | None:
     for word in (name, name.rpartition(".")[2], name.partition(".")[0]):
+        if word in _COMBINATIONS:
+            return f"write {':'.join(columns) if len(columns) > 1 else 'a:b'}, a level for each combination"
+        if word in _ELSEWHERE and len(columns) == 1:
+            return f"write {re.sub(r'\bx\b', lambda _: columns[0], _ELSEWHERE[word])}"
         if word in _ELSEWHERE:
             return f"write {_ELSEWHERE[word]}"
         if word in _NOT_HERE:

@@ -238,13 +238,25 @@ class Cursor:
             raise self.error(self.token, what, remedy)
         return self.next()
 
+    def names_in_brackets(self) -> list[str]:
+        """The columns of a bracket ahead, as they are written; none where it holds anything but names and commas."""
+        names: list[str] = []
+        for steps in range(1, len(self.tokens), 2):
+            name, after = self.ahead(steps), self.ahead(steps + 1)
+            if name.kind not in ("name", "quoted") or not after.says(",", ")"):
+                return []
+            names.append(self.text[name.start : name.end])
+            if after.says(")"):
+                break
+        return names
+
     def column(self, role: str) -> Name:
         """Take the bare name of a column."""
         token = self.next()
         if token.kind not in ("name", "quoted"):
             raise self.error(token, f"{role} is missing before {describe_token(token)}", "name a column")
         if self.token.says("("):
-            raise self.error(token, f"{role} is a function of columns here", column_remedy(token.text))
+            raise self.error(token, f"{role} is a function of columns here", column_remedy(token.text, self.names_in_brackets()))
         if token.kind == "name" and token.text in RESERVED:
             raise self.error(token, f"{token.text!r} is a word of Python", f"a column of this name is quoted: `{token.text}`")
         return Name(token.text, token.kind == "quoted", token.start, token.end)

@@ -70,7 +70,7 @@ REMEDIES = [
     ("y ~ pow(x, 2)", "I(x**2)"),
     ("y ~ np.where(x > 2, 1, 0)", "I(x > 3)"),
     ("y ~ (x > 2) + z", "I(x > "),
-    ("y ~ pd.Categorical(a)", "C(x)"),
+    ("y ~ pd.Categorical(a)", "C(a)"),
     ("y ~ z.abs()", "abs(z)"),
     ("y ~ lgo(x)", "log"),
     ("y ~ I(x - mean(x))", "center(x)"),
@@ -194,3 +194,26 @@ def test_a_comparison_is_sent_into_i(text: str, sign: str) -> None:
         parse_formula(text.format(sign))
     assert f"I(x {sign} ...)" in str(caught.value)
     assert parse_formula(f"y ~ I(x {sign} 2)")
+
+
+@pytest.mark.parametrize("column", ["b", "`b`"])
+@pytest.mark.parametrize("word", ["as.character", "pd.Categorical", "ordered", "zscore", "np.square", "ns"])
+def test_a_remedy_is_written_with_the_column_that_was_named(word: str, column: str) -> None:
+    with pytest.raises(FormulaError) as refused:
+        parse_formula(f"y ~ {word}({column}) + (1 | g)")
+    assert f"({column}" in refused.value.remedy
+    assert not re.search(r"\bx\b", refused.value.remedy.partition(":")[0])
+    with pytest.raises(FormulaError) as other:
+        parse_formula(f"y ~ {word}(x + v) + (1 | g)")
+    assert "(x" in other.value.remedy
+
+
+@pytest.mark.parametrize("names", [["g", "b"], ["b", "`g`", "v"]])
+@pytest.mark.parametrize("word", ["interaction", "paste", "paste0"])
+def test_combinations_of_factors_are_told_their_colon(word: str, names: list[str]) -> None:
+    for formula in ("y ~ {} + (1 | g)", "y ~ x + (1 | {})", "y ~ x + ({} | g)"):
+        with pytest.raises(FormulaError) as refused:
+            parse_formula(formula.format(f"{word}({', '.join(names)})"))
+        assert ":".join(names) in refused.value.remedy
+        with pytest.raises(FormulaError):
+            parse_formula(formula.format(f"{word}({', '.join(names)}"))
