@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -384,12 +385,13 @@ def require_rank(fixed: DesignBlock, X: Array, rows: int) -> Rank:
     Errors: `RankError` where they are as many as the rows.
     """
     remedy, size = "drop terms, or use a random effect for factors of many levels", X.shape[1]
+    most = ", ".join(f"{term}: {n} columns" for term, n in Counter(fixed.terms).most_common(3) if n > 1)
     if size > rows:
-        raise RankError(f"the fixed effects have {size} columns, and there are {rows} rows", "", remedy)
+        raise RankError(f"the fixed effects have {size} columns, and there are {rows} rows", most, remedy)
     found = column_rank(X, intercept=bool(fixed.scopes) and not fixed.scopes[0])
     if len(found.kept) >= rows:
         what = f"the fixed effects have {len(found.kept)} independent columns for {rows} rows: nothing is left to estimate variances from"
-        raise RankError(what, "", remedy)
+        raise RankError(what, most, remedy)
     return found
 
 
