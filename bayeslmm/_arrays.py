@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bayeslmm.errors import Check, SpecificationError, UnknownCheckError
+from bayeslmm.errors import Check, SpecificationError, UnknownCheckError, show_value
 
 Array = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -98,7 +98,7 @@ def numbers_of(values: Any, argument: str, remedy: str = "give numbers") -> Arra
             raise TypeError
         return np.array(array, dtype=np.float64)
     except (TypeError, ValueError, ArithmeticError):
-        raise SpecificationError(f"{argument} is {values!r:.60}", argument, remedy) from None
+        raise SpecificationError(f"{argument} is {show_value(values)}", argument, remedy) from None
 
 
 def symmetric(lower: Array) -> Array:
@@ -137,7 +137,7 @@ def seed_sequence(seed: Any) -> np.random.SeedSequence:
         isinstance(seed, Sequence) and not isinstance(seed, str | bytes | memoryview)
     )
     if seed is not None and not (all(map(_whole, seed)) and len(seed) if several else _whole(seed)):
-        raise SpecificationError(f"seed is {seed!r:.40}", "seed", "give a whole number, 0 or more, or None")
+        raise SpecificationError(f"seed is {show_value(seed)}", "seed", "give a whole number, 0 or more, or None")
     return np.random.SeedSequence(seed)
 
 

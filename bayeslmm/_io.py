@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from bayeslmm.errors import StoreError
+from bayeslmm.errors import StoreError, show_value
 
 if sys.platform == "win32":
     fcntl = None
@@ -23,7 +23,7 @@ else:
 def as_path(path: Any) -> Path:
     """A path from what a user gave. Errors: StoreError for what names no file."""
     if not isinstance(path, str | os.PathLike) or not os.fspath(path) or "\0" in str(path):
-        raise StoreError(f"{path!r:.80} names no file", "path", 'give a path, such as "model.fit"')
+        raise StoreError(f"{show_value(path)} names no file", "path", 'give a path, such as "model.fit"')
     return Path(path)
 
 

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from bayeslmm.errors import SizeError, SpecificationError
+from bayeslmm.errors import SizeError, SpecificationError, show_value, spell_out
 
 MAX_COUNT = 2**31 - 1
 """Of anything that is counted: more than this is a slip."""
@@ -23,12 +23,12 @@ MAX_SIZE = 1e300
 def require_one_of(value: str, allowed: tuple[str, ...], argument: str) -> None:
     """Raise SpecificationError unless the value of an option is one of those it may have."""
     if not isinstance(value, str) or value not in allowed:
-        raise SpecificationError(f"{argument} is {value!r:.60}", argument, "use one of " + ", ".join(map(repr, allowed)))
+        raise SpecificationError(f"{argument} is {show_value(value)}", argument, "use one of " + ", ".join(map(repr, allowed)))
 
 
 def spell(value: Any) -> str:
     """A word as options are compared: small letters, hyphens between its parts."""
-    return "-".join(str(value).strip().lower().replace("_", "-").split())
+    return "-".join(spell_out(value).strip().lower().replace("_", "-").split())
 
 
 def find_word[Word: str](value: Any, allowed: tuple[Word, ...], argument: str, synonyms: Mapping[str, Word] | None = None) -> Word:
@@ -38,16 +38,16 @@ def find_word[Word: str](value: Any, allowed: tuple[Word, ...], argument: str, s
     """
     known = {spell(word): word for word in allowed} | dict(synonyms or {})
     if not isinstance(value, str) or spell(value) not in known:
-        raise SpecificationError(f"{argument} is {value!r}", argument, "use one of " + ", ".join(map(repr, allowed)))
+        raise SpecificationError(f"{argument} is {show_value(value)}", argument, "use one of " + ", ".join(map(repr, allowed)))
     return known[spell(value)]
 
 
 def require_count(value: Any, argument: str) -> int:
     """Raise SpecificationError unless the value is a whole number of 1 or more."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-        raise SpecificationError(f"{argument} is {value!r:.60}", argument, "give a whole number, 1 or more")
+        raise SpecificationError(f"{argument} is {show_value(value)}", argument, "give a whole number, 1 or more")
     if int(value) > MAX_COUNT:
-        raise SpecificationError(f"{argument} is {value!r:.60}", argument, f"give a whole number, {MAX_COUNT:,} at most")
+        raise SpecificationError(f"{argument} is {show_value(value)}", argument, f"give a whole number, {MAX_COUNT:,} at most")
     return int(value)
 
 
@@ -67,7 +67,7 @@ def require_number(value: Any, argument: str, *, above: float = -math.inf, below
     if above < number < below:
         return number
     wanted = [f"above {above:g}"] * (above > -math.inf) + [f"below {below:g}"] * (below < math.inf)
-    raise SpecificationError(f"{argument} is {value!r:.60}", argument, " ".join(["give a number", " and ".join(wanted)]).strip())
+    raise SpecificationError(f"{argument} is {show_value(value)}", argument, " ".join(["give a number", " and ".join(wanted)]).strip())
 
 
 def require_mapping(value: Any, argument: str, example: str) -> dict[Any, Any]:
@@ -75,14 +75,14 @@ def require_mapping(value: Any, argument: str, example: str) -> dict[Any, Any]:
     if value is None:
         return {}
     if not isinstance(value, Mapping):
-        raise SpecificationError(f"{argument} is {value!r:.60}", argument, f"give a mapping: {example}")
+        raise SpecificationError(f"{argument} is {show_value(value)}", argument, f"give a mapping: {example}")
     return dict(value)
 
 
 def require_function(value: Any, argument: str) -> Callable[..., Any]:
     """A function. Raise SpecificationError for anything else."""
     if not callable(value):
-        raise SpecificationError(f"{argument} is {value!r:.60}", argument, "give a function")
+        raise SpecificationError(f"{argument} is {show_value(value)}", argument, "give a function")
     return cast("Callable[..., Any]", value)
 
 
@@ -92,20 +92,22 @@ def require_level(value: Any, argument: str = "conf_level") -> float:
     if 0.5 < 0.5 + 0.5 * level < 1.0:
         return level
     meant = f"; did you mean {level / 100.0:.15g}?" if 1.0 < level < 100.0 else ""
-    raise SpecificationError(f"the confidence level is {value!r:.60}", argument, f"give a number between 0 and 1, such as 0.95{meant}")
+    raise SpecificationError(
+        f"the confidence level is {show_value(value)}", argument, f"give a number between 0 and 1, such as 0.95{meant}"
+    )
 
 
 def require_flag(value: Any, argument: str) -> bool:
     """The switch as a bool. Raise SpecificationError for all but True and False: a word or a number says something by its truth alone."""
     if not isinstance(value, bool | np.bool_):
-        raise SpecificationError(f"{argument} is {value!r:.60}", argument, "use True or False")
+        raise SpecificationError(f"{argument} is {show_value(value)}", argument, "use True or False")
     return bool(value)
 
 
 def require_name(value: Any, argument: str) -> str:
     """One name of a column or a factor. Raise SpecificationError for what is no text."""
     if not isinstance(value, str):
-        raise SpecificationError(f"{argument} is {value!r:.60}", argument, "give one name, as text")
+        raise SpecificationError(f"{argument} is {show_value(value)}", argument, "give one name, as text")
     return value
 
 
@@ -116,7 +118,7 @@ def require_names(value: Any, argument: str) -> list[str]:
     except TypeError:
         names = []  # not iterable, or an array of no dimensions, which says that it is
     if not names or not all(isinstance(name, str) for name in names):
-        raise SpecificationError(f"{argument} is {value!r:.60}", argument, "give a name, or a list of names")
+        raise SpecificationError(f"{argument} is {show_value(value)}", argument, "give a name, or a list of names")
     return names
 
 

@@ -31,6 +31,26 @@ def printable_text(text: str) -> str:
     return "\n".join(map(escape_control, text.split("\n")))
 
 
+def show_value(value: object) -> str:
+    """What was given, as a message shows it: its repr, cut; its type alone where it cannot be printed, as a Series of signalling NaN.
+
+    >>> show_value([1, 2])
+    '[1, 2]'
+    """
+    try:
+        return f"{value!r:.60}"
+    except Exception:  # whatever the author of its class, or of a value in it, has raised
+        return f"a {type(value).__name__} that cannot be printed"
+
+
+def spell_out(value: object) -> str:
+    """The text of a word or label, whatever was given for it."""
+    try:
+        return str(value)
+    except Exception:
+        return show_value(value)
+
+
 def _message(what: str, where: str, remedy: str) -> str:
     """The three texts as lines for a terminal; the attributes hold them as they are."""
     lines = [what]

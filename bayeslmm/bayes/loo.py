@@ -36,7 +36,7 @@ from bayeslmm.bayes.held_out import (
 from bayeslmm.bayes.log_posterior.density import BATCH_ELEMENTS, Density, with_solution
 from bayeslmm.bayes.sampling.importance import limit_of_k, resample_systematically, sample_importance, smooth_weights
 from bayeslmm.bayes.sampling.mode import find_mode
-from bayeslmm.errors import InferenceError, SamplingError, SpecificationError, optional
+from bayeslmm.errors import InferenceError, SamplingError, SpecificationError, optional, show_value
 from bayeslmm.likelihood.criterion import CriterionPoint
 from bayeslmm.likelihood.prediction import conditional_modes, row_variances
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsState
@@ -120,7 +120,7 @@ def leave_one_out(
     shift = log_jacobian(post.design) if require_flag(jacobian, "jacobian") else None
     alone = by == "observation"
     if alone and group is not None:
-        what = f"group is {group!r:.60}, and observations are left out one by one"
+        what = f"group is {show_value(group)}, and observations are left out one by one"
         raise SpecificationError(what, "group", 'leave it out, or use by="group"')
     names = [f"row {i}" for i in labels] if alone else [f"{dim} {label}" for label in labels]
     most = max(FEWEST_DRAWS, min(LOO_DRAWS, LEFT_OUT_ELEMENTS // len(sets)))

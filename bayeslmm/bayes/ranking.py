@@ -19,7 +19,7 @@ from bayeslmm.bayes.held_out import held_out, level_sets
 from bayeslmm.bayes.loo import leave_one_out, with_jacobian
 from bayeslmm.bayes.posterior.posterior import Posterior
 from bayeslmm.bayes.sampling.sample import sample
-from bayeslmm.errors import BayesLMMWarning, SpecificationError, warn_user
+from bayeslmm.errors import BayesLMMWarning, SpecificationError, show_value, warn_user
 from bayeslmm.estimate.estimate import require_finished
 from bayeslmm.results.estimates import Estimates, FittedModel
 from bayeslmm.results.foreign_names import answers_keywords
@@ -91,7 +91,9 @@ def compare_models(
         raise SpecificationError("no models were given", "compare_models", 'give a mapping: {"a": m1, "b": m2}')
     jacobians = _on_one_outcome(models)
     if group is not None and by != "logo":
-        raise SpecificationError(f"group is {group!r:.60}, and {by!r} leaves out no groups", "group", 'leave it out, or use by="logo"')
+        raise SpecificationError(
+            f"group is {show_value(group)}, and {by!r} leaves out no groups", "group", 'leave it out, or use by="logo"'
+        )
     sampling = {"seed": seed, "draws": draws, "chains": chains, "method": method}
     options = [name for name, value in sampling.items() if value is not None]
     if options and by in ("aic", "bic"):

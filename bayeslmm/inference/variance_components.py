@@ -21,7 +21,7 @@ from bayeslmm._types import VarianceScale
 from bayeslmm._validation import require_count, require_flag, require_level, require_names, require_one_of
 from bayeslmm.data.frame import nearest_names
 from bayeslmm.data.variables import NumericVariable
-from bayeslmm.errors import SpecificationError
+from bayeslmm.errors import SpecificationError, show_value
 from bayeslmm.estimate.estimate import Fitted
 from bayeslmm.inference.fixed_effects.tests import Inference
 from bayeslmm.inference.intervals.bootstrap import bootstrap
@@ -259,7 +259,7 @@ class VarianceComponents:
         if name not in self.names:
             near = nearest_names(name, self.names)
             remedy = f"did you mean {near[0]!r}?" if near else "use some of " + ", ".join(map(repr, self.names))
-            raise SpecificationError(f"the model has no variance {text!r:.60}", "ratio", remedy)
+            raise SpecificationError(f"the model has no variance {show_value(text)}", "ratio", remedy)
         return (name,)
 
     def at(self, tau: Array) -> dict[str, float]:
@@ -326,7 +326,7 @@ def _check_function(function: Callable[[Mapping[str, float]], object]) -> Callab
             what = f"the function of the variances raises {type(error).__name__}: {error}"
             raise SpecificationError(what, "numerator", "it is given a mapping of " + ", ".join(map(repr, found))) from error
         if not isinstance(value, Real | np.number) or isinstance(value, bool):
-            raise SpecificationError(f"the function of the variances gives {value!r:.40}", "numerator", "return one number")
+            raise SpecificationError(f"the function of the variances gives {show_value(value)}", "numerator", "return one number")
         return float(value)
 
     return value_of

@@ -17,7 +17,7 @@ from bayeslmm._types import LikelihoodKind
 from bayeslmm._validation import require_mapping, require_one_of
 from bayeslmm.data.columns import require_labels
 from bayeslmm.datasets import load_dataset
-from bayeslmm.errors import DataError, DesignError, SpecificationError
+from bayeslmm.errors import DataError, DesignError, SpecificationError, show_value
 from bayeslmm.estimate.estimate import require_finished
 from bayeslmm.formula import parse_formula
 from bayeslmm.model.fit import AssumedFit, Fit
@@ -255,7 +255,7 @@ def fit_by(
     columns = [by] if isinstance(by, str) else list(by) if isinstance(by, Sequence) else [by]
     absent = [column for column in columns if not isinstance(column, str) or column not in frame.columns]
     if not columns or absent:
-        what = f"there is no column {absent[0]!r:.60}" if absent else "no column is named"
+        what = f"there is no column {show_value(absent[0])}" if absent else "no column is named"
         remedy = "use columns of the data: " + ", ".join(map(repr, list(frame.columns)[:8]))
         if any(isinstance(column, str) and column in frame.index.names for column in absent):
             remedy = "make the levels of the index columns: data.reset_index()"

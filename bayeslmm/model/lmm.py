@@ -17,7 +17,7 @@ from bayeslmm._validation import find_word, require_one_of, spell
 from bayeslmm.data.build import build_design
 from bayeslmm.data.design import Design
 from bayeslmm.data.frame import unquoted_names
-from bayeslmm.errors import ConvergenceError, DataError, FormulaError, SpecificationError, optional_packages, warn_user
+from bayeslmm.errors import ConvergenceError, DataError, FormulaError, SpecificationError, optional_packages, show_value, warn_user
 from bayeslmm.estimate.reweighting import fit_reweighted
 from bayeslmm.formula.update import update_formula, without_structure
 from bayeslmm.likelihood.description import KernelDescription, describe_problem
@@ -280,7 +280,7 @@ class LMM:
         1751.9393
         """
         if not isinstance(method, str) or spell(method) in SEARCHES:
-            what = f"method is {method!r}: it says what is maximised, not how it is searched for"
+            what = f"method is {show_value(method)}: it says what is maximised, not how it is searched for"
             raise SpecificationError(what, "method", 'leave it out, or give "REML", "ML" or "MAP"')
         name = find_word(method, get_args(FitMethod), "method")
         begin = time.perf_counter()

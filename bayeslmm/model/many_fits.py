@@ -15,7 +15,7 @@ from scipy import special
 from bayeslmm._arrays import Array, Codes
 from bayeslmm._types import ResponseAdjustment
 from bayeslmm._validation import require_flag, require_level, require_one_of
-from bayeslmm.errors import SpecificationError
+from bayeslmm.errors import SpecificationError, show_value
 from bayeslmm.estimate.estimate import require_finished
 from bayeslmm.inference.fixed_effects.tests import check_options, fixed_effects
 from bayeslmm.inference.many_responses import ResponseFits, ResponseProblem, fit_responses, satterthwaite_rows
@@ -208,7 +208,7 @@ class ManyFits:
         if not isinstance(name, str | int | float | tuple) or name not in self._positions:
             near = ", ".join(map(repr, self.names[:5]))
             raise SpecificationError(
-                f"there is no fit called {name!r:.60}", "fit(name)", f"use one of {near}{', ...' if len(self) > 5 else ''}"
+                f"there is no fit called {show_value(name)}", "fit(name)", f"use one of {near}{', ...' if len(self) > 5 else ''}"
             )
         position = self._positions[name]
         if position in self._failures:

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from bayeslmm._io import write_atomically
 from bayeslmm.data.frame import text_array
-from bayeslmm.errors import Check, FormatError, MismatchError, StoreError
+from bayeslmm.errors import Check, FormatError, MismatchError, StoreError, show_value
 
 # a moment is a date too: what is narrower comes first
 _WRITTEN: dict[type, Callable[[Any], Any]] = {
@@ -192,7 +192,7 @@ def to_json(value: Any) -> Any:
         if isinstance(value, kind):
             return write(value)
     raise StoreError(
-        f"a value of type {type(value).__name__} cannot be stored", f"{value!r:.60}", "make it text or a number before fitting"
+        f"a value of type {type(value).__name__} cannot be stored", f"{show_value(value)}", "make it text or a number before fitting"
     )
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 
 from bayeslmm._arrays import Array, Checks, Codes, freeze, numbers_of, readonly
 from bayeslmm._validation import require_memory
-from bayeslmm.errors import BayesLMMWarning, Check, PredictionError, SpecificationError
+from bayeslmm.errors import BayesLMMWarning, Check, PredictionError, SpecificationError, show_value, spell_out
 from bayeslmm.estimate.error_boundary import vanished_parameters
 from bayeslmm.likelihood.identification import undetermined_parameters
 from bayeslmm.likelihood.prediction import conditional_covariances, conditional_modes
@@ -349,12 +349,13 @@ class Estimates:
     def _rows_of(self, level: Any) -> Codes:
         residual = self.design.residual
         factors = [residual.subject] if residual is not None else [term.group for term in self.design.terms[:1]]
+        label = spell_out(level)
         for factor in factors:
-            found = [i for i, known in enumerate(factor.levels) if known is level or str(known) == str(level)]
+            found = [i for i, known in enumerate(factor.levels) if known is level or str(known) == label]
             if found:
                 return np.flatnonzero(factor.codes == found[0])
         name = factors[0].name if factors else "a grouping factor, of which the model has none"
-        raise PredictionError(f"{level!r:.60} is not a level of {name}", remedy="see `model.groups` and `ranef()` for the levels")
+        raise PredictionError(f"{show_value(level)} is not a level of {name}", remedy="see `model.groups` and `ranef()` for the levels")
 
     # -- random effects ------------------------------------------------------------------------------------------------------------------
 

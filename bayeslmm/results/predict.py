@@ -22,7 +22,7 @@ from bayeslmm.data.design import Design, ResidualDesign, VarianceDesign, new_col
 from bayeslmm.data.frame import ColumnTable, read_table, values_text
 from bayeslmm.data.residual import place_within, unequal_gaps
 from bayeslmm.data.rows import numbers_by_position
-from bayeslmm.errors import BayesLMMWarning, PredictionError, SpecificationError, warn_user
+from bayeslmm.errors import BayesLMMWarning, PredictionError, SpecificationError, show_value, warn_user
 from bayeslmm.likelihood.identification import Aliases
 from bayeslmm.likelihood.prediction import row_variances
 from bayeslmm.likelihood.structured.prediction import LaterVisits, ResidualIndex, subject_rows
@@ -450,7 +450,7 @@ def require_outcomes(newdata: Any, level: str) -> None:
         raise SpecificationError("the outcomes of the fit's own rows are in it", "observed", "give newdata, or leave observed out")
     if level != "conditional":
         what = "a prediction of the population is given no outcomes"
-        raise SpecificationError(what, f"level={level!r:.40}, observed", 'use level="conditional"')
+        raise SpecificationError(what, f"level={show_value(level)}, observed", 'use level="conditional"')
 
 
 # -- independent errors --------------------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import pandas as pd
 
 from bayeslmm._types import CheckMode
 from bayeslmm._validation import require_one_of
-from bayeslmm.errors import BayesLMMError, BayesLMMWarning, SpecificationError, warn_user
+from bayeslmm.errors import BayesLMMError, BayesLMMWarning, SpecificationError, show_value, spell_out, warn_user
 from bayeslmm.results.foreign_names import RESULT_ATTRIBUTES, answers_keywords, known_arguments
 from bayeslmm.sas.glm_coding import class_levels, format_level
 from bayeslmm.sas.language.program import MixedProgram
@@ -74,9 +74,9 @@ class MixedResult(Mapping[str, pd.DataFrame]):
     def __getitem__(self, name: str) -> pd.DataFrame:
         found = self._names.get(name.lower()) if isinstance(name, str) else None
         if found is None:
-            near = get_close_matches(str(name).lower(), self._names, 3, 0.5)
+            near = get_close_matches(spell_out(name).lower(), self._names, 3, 0.5)
             near_names = [self._names[n] for n in near] or list(self)
-            what = f"the program prints no table {name!r}"
+            what = f"the program prints no table {show_value(name)}"
             raise MissingTableError(what, "", f"tables: {', '.join(near_names)}; options of the program ask for more")
         frames = []
         for run in self.runs:

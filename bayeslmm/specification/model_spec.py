@@ -12,7 +12,7 @@ import pandas as pd
 from bayeslmm._arrays import label_text, numbers_of
 from bayeslmm._types import CheckMode, Missing
 from bayeslmm._validation import MAX_SIZE, number_below, require_function, require_mapping
-from bayeslmm.errors import SpecificationError, escape_control
+from bayeslmm.errors import SpecificationError, escape_control, show_value
 from bayeslmm.formula.parse import columns_of, parse_formula, parse_residual, parse_variance, variance_text
 from bayeslmm.formula.syntax import CONTRASTS, Formula, ResidualTerm, VarianceFactor
 from bayeslmm.specification.priors import Priors
@@ -126,7 +126,7 @@ def make_spec(
         if value is not None and not isinstance(value, kinds):
             raise SpecificationError(f"{argument} is a text, not {type(value).__name__}", argument, f'write it as "{example}"')
     if isinstance(variance, tuple) and not all(isinstance(factor, VarianceFactor) for factor in variance):
-        raise SpecificationError(f"variance is {variance!r:.60}", "variance", 'write it as "ident(group)"')
+        raise SpecificationError(f"variance is {show_value(variance)}", "variance", 'write it as "ident(group)"')
     errors = parse_residual(residual) if isinstance(residual, str) else residual
     factors = parse_variance(variance) if isinstance(variance, str) else tuple(variance or ())
     _require_no_response(parsed, errors, factors)
@@ -151,7 +151,7 @@ def _held_sigma(sigma: float | None, errors: ResidualTerm | None) -> float | Non
         return None
     number = number_below(sigma, MAX_SIZE)
     if not number > 0.0:
-        raise SpecificationError(f"sigma is {sigma!r:.40}", "sigma", "give the residual sd, a number above 0")
+        raise SpecificationError(f"sigma is {show_value(sigma)}", "sigma", "give the residual sd, a number above 0")
     if errors is not None:
         raise SpecificationError("sigma cannot be held under a residual structure", "sigma, residual", "leave one of them out")
     return number
@@ -176,7 +176,7 @@ def _column(name: Any, argument: str) -> str | None:
 def _one_of(word: Any, allowed: Sequence[str], argument: str) -> str:
     if isinstance(word, str) and word in allowed:
         return word
-    raise SpecificationError(f"{argument}={word!r:.40} does not exist", argument, "use " + " or ".join(map(repr, allowed)))
+    raise SpecificationError(f"{argument}={show_value(word)} does not exist", argument, "use " + " or ".join(map(repr, allowed)))
 
 
 def _priors(priors: Any) -> Priors | None:

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from bayeslmm._validation import number_below, require_mapping, require_name
-from bayeslmm.errors import PriorError
+from bayeslmm.errors import PriorError, show_value
 from bayeslmm.specification.prior_families import (
     COEFFICIENT_FAMILIES,
     CORRELATION_FAMILIES,
@@ -35,7 +35,9 @@ def read_prior(value: Any, allowed: Sequence[str], name: str) -> Prior:
         value = _call(value)
     if not isinstance(value, Sequence) or not value or not isinstance(value[0], str):
         raise PriorError(
-            f"the prior of {name} is not (family, *parameters)", f"{name}: {value!r:.80}", 'write it as ("half_t", 3, 10) or as "flat"'
+            f"the prior of {name} is not (family, *parameters)",
+            f"{name}: {show_value(value)}",
+            'write it as ("half_t", 3, 10) or as "flat"',
         )
     family, rest = _OTHER_FAMILIES.get(value[0], value[0]), value[1:]
     if family in HALVES and allowed is SCALE_FAMILIES:
@@ -95,7 +97,7 @@ def _numbers(values: Sequence[Any], family: str, name: str) -> tuple[float, ...]
     for value, number in zip(values, numbers, strict=True):
         if math.isnan(number):
             what = f"the prior of {name} has a parameter that is not a finite number whose square is one"
-            raise PriorError(what, f"{family}: {value!r:.80}", _usage(family))
+            raise PriorError(what, f"{family}: {show_value(value)}", _usage(family))
     return numbers
 
 
@@ -203,7 +205,7 @@ class Priors:
         **named: Any,
     ) -> None:
         if preset is not None and (not isinstance(preset, str) or preset not in PRESETS):
-            raise PriorError(f"there is no preset {preset!r:.60}", "preset", "use one of " + ", ".join(PRESETS))
+            raise PriorError(f"there is no preset {show_value(preset)}", "preset", "use one of " + ", ".join(PRESETS))
         put = object.__setattr__
         put(self, "alpha", ("normal" if preset in ("bambi", "rstanarm") else "flat") if alpha is None else _read_alpha(alpha))
         put(self, "alpha_given", alpha is not None and (preset is not None or alpha != "flat"))
@@ -386,7 +388,7 @@ def _read_alpha(value: Any) -> str | Named:
         raise PriorError(what, f"alpha: {value!r:.80}", f'write alpha={{"slopes": {said}}}, and add "Intercept": {said} if it is')
     raise PriorError(
         "the prior of alpha cannot be read",
-        f"alpha: {value!r:.80}",
+        f"alpha: {show_value(value)}",
         'write "flat", "normal", {"slopes": ("normal", mean, sd)} for all but the intercept, or {coefficient: ("normal", mean, sd)}',
     )
 
@@ -407,7 +409,7 @@ def _is_named(value: Any) -> bool:
 def _read_named(values: Mapping[Any, Any], allowed: Sequence[str], argument: str) -> Named:
     for key in values:
         if not isinstance(key, str) or not key:
-            raise PriorError(f"a prior of {argument} has no name", f"{argument}: {key!r:.80}", "name the parameter by a string")
+            raise PriorError(f"a prior of {argument} has no name", f"{argument}: {show_value(key)}", "name the parameter by a string")
     # Sorted, so that two sets of priors that say the same are equal.
     return tuple(
         sorted(((key, read_prior(value, allowed, f"{argument} {key!r}")) for key, value in values.items()), key=lambda pair: pair[0])

@@ -13,7 +13,7 @@ import pandas as pd
 from bayeslmm._arrays import Array, Codes, Generator, numbers_of
 from bayeslmm._types import Side
 from bayeslmm._validation import require_flag, require_names, require_number, require_one_of
-from bayeslmm.errors import BayesLMMError, BayesLMMWarning, DataError, InferenceError, SpecificationError, warn_user
+from bayeslmm.errors import BayesLMMError, BayesLMMWarning, DataError, InferenceError, SpecificationError, show_value, warn_user
 from bayeslmm.formula.syntax import quote_name
 from bayeslmm.inference.intervals.resampling import VisitParameters
 from bayeslmm.results.foreign_names import IMPUTATION_ATTRIBUTES, known_arguments
@@ -288,7 +288,7 @@ def analyse(
         return Analyses(imputations, tuple(labels), tests.estimate, tests.std_error, tests.df)
     if not isinstance(by, EllipsisType) and not (isinstance(by, str) and by == layout.columns.visit):
         raise SpecificationError(
-            f"by is {by!r:.60}", "by", f"a formula is fitted at each {layout.columns.visit}; give a function, or residual="
+            f"by is {show_value(by)}", "by", f"a formula is fitted at each {layout.columns.visit}; give a function, or residual="
         )
     amounts, every = np.ones((1, 1)), np.arange(layout.size[1])
     cells = ancova_cells(imputations, imputations.values, formula, every, shift[None], amounts, weights, compared)

@@ -11,7 +11,7 @@ import pandas as pd
 
 from bayeslmm._arrays import Array, is_covariance, numbers_of, seed_sequence
 from bayeslmm._validation import require_number
-from bayeslmm.errors import DesignError, SpecificationError
+from bayeslmm.errors import DesignError, SpecificationError, show_value
 from bayeslmm.estimate.estimate import Estimate
 from bayeslmm.likelihood.problem import Problem, build_problem
 from bayeslmm.likelihood.structured.residual_structure import GroupedStructure, VisitStructure, residual_natural
@@ -201,7 +201,7 @@ def _covariance(sd: Array, corr: Any) -> Array:
         raise SpecificationError("a standard deviation is negative", "sd", "give numbers of 0 or more")
     C = np.eye(q) if corr is None else numbers_of(corr, "corr")
     if not np.all(np.abs(C) <= 1.0):
-        raise SpecificationError(f"corr is {corr!r:.60}", "corr", "give numbers from -1 to 1")
+        raise SpecificationError(f"corr is {show_value(corr)}", "corr", "give numbers from -1 to 1")
     if C.ndim == 0:
         C = np.where(np.eye(q) > 0, 1.0, float(C))
     if C.shape != (q, q) or not np.isfinite(C).all() or not np.allclose(C, C.T) or np.linalg.eigvalsh(C)[0] < -1e-10:

@@ -17,7 +17,7 @@ from bayeslmm._arrays import Array, Codes, Generator, concatenate_fields, genera
 from bayeslmm._types import LikelihoodKind
 from bayeslmm._validation import require_count, require_function, require_memory, require_one_of
 from bayeslmm.covariance.registry import is_unstructured
-from bayeslmm.errors import BayesLMMWarning, ConvergenceError, SpecificationError, warn_user
+from bayeslmm.errors import BayesLMMWarning, ConvergenceError, SpecificationError, show_value, warn_user
 from bayeslmm.inference.intervals.batch_structured import Kinds, SubjectGroup, poolable, subject_groups, whole_sample
 from bayeslmm.inference.intervals.resampling import VisitParameters, fit_reweighted_subjects, refit_without_each, visit_parameters
 from bayeslmm.likelihood.problem import Problem
@@ -140,11 +140,13 @@ def _number(method: str, resampling: str | None, n: Any) -> tuple[int, int]:
             raise SpecificationError(f"n is {n!r}", "n", 'give n=(B, D) with method="bootstrap-mi": bootstrap samples, imputations of each')
         B, D = require_count(pair[0], "n"), require_count(pair[1], "n")
         if B < 2 or D < 2:
-            raise SpecificationError(f"n is {n!r}", "n", "give two or more of both: variances between and within samples are needed")
+            raise SpecificationError(
+                f"n is {show_value(n)}", "n", "give two or more of both: variances between and within samples are needed"
+            )
         return B, D
     if method == "conditional-mean" and resampling != "bootstrap":
         if n is not None:
-            raise SpecificationError(f"n is {n!r}, and nothing is drawn", "n", 'leave it out, or use resampling="bootstrap"')
+            raise SpecificationError(f"n is {show_value(n)}, and nothing is drawn", "n", 'leave it out, or use resampling="bootstrap"')
         return 1, 1
     found = DEFAULT_N["bootstrap" if method == "conditional-mean" else method] if n is None else require_count(n, "n")
     if found < 2:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array, Generator, generator, seed_sequence
-from bayeslmm.errors import DataError, SpecificationError
+from bayeslmm.errors import DataError, SpecificationError, show_value
 from bayeslmm.results.fitted import as_pandas
 from bayeslmm.results.foreign_names import IMPUTATION_ATTRIBUTES, answers_keywords, known_arguments
 from bayeslmm.trials.analyses import Analyses, ImputationModel, analyse
@@ -111,7 +111,9 @@ class Imputations:
             found = [self.data(i) for i in range(self.size)]
             return pd.concat([frame.assign(imputation=i) for i, frame in enumerate(found)], ignore_index=True)
         if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 0 <= k < self.size:
-            raise SpecificationError(f"there is no completed data set {k!r}", "k", f"give a number from 0 to {self.size - 1}, or None")
+            raise SpecificationError(
+                f"there is no completed data set {show_value(k)}", "k", f"give a number from 0 to {self.size - 1}, or None"
+            )
         frame = self.layout.complete_frame(self.values[k])
         weights = self.replication.weights
         return frame if weights is None else resampled_frame(self.layout, frame, weights[k])

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from bayeslmm._arrays import Array, Codes, is_covariance, numbers_of
 from bayeslmm._validation import require_name, spell
-from bayeslmm.errors import DataError, SpecificationError
+from bayeslmm.errors import DataError, SpecificationError, show_value, spell_out
 from bayeslmm.results.fitted import as_pandas
 
 Flags = NDArray[np.bool_]
@@ -204,7 +204,7 @@ def read_strategy(strategy: Any) -> Strategy:
     near = get_close_matches(word, STRATEGY_WORDS, n=1)
     meant = f"did you mean {STRATEGY_WORDS[near[0]]!r}? " if near else ""
     known = ", ".join(f"{name!r} ({long})" for name, long in LONG_NAMES.items())
-    raise SpecificationError(f"{strategy!r:.60} is no strategy", "strategy", f"{meant}use one of {known}, or a function")
+    raise SpecificationError(f"{show_value(strategy)} is no strategy", "strategy", f"{meant}use one of {known}, or a function")
 
 
 def check_events(layout: Layout, events: Events) -> None:
@@ -249,7 +249,9 @@ def control_arms(layout: Layout, control: Any) -> Codes:
         return np.where(layout.reference >= 0, layout.reference, first) if (layout.reference >= 0).any() else first
     known = {label_key(arm): i for i, arm in enumerate(layout.arms)}
     if label_key(control) not in known:
-        raise SpecificationError(f"{control!r} is no arm", f"arms: {', '.join(map(str, layout.arms))}", "give one of the arms as control")
+        raise SpecificationError(
+            f"{show_value(control)} is no arm", f"arms: {', '.join(map(str, layout.arms))}", "give one of the arms as control"
+        )
     return np.full(len(layout.arms), known[label_key(control)])
 
 
@@ -347,7 +349,7 @@ def label_key(label: Any) -> str:
     >>> label_key(1.0), label_key("w1")
     ('1', 'w1')
     """
-    return str(_whole(label))
+    return spell_out(_whole(label))
 
 
 def strategy_name(strategy: Strategy) -> str:

@@ -13,7 +13,7 @@ import pandas as pd
 from bayeslmm._arrays import Array, Codes, numbers_of
 from bayeslmm._types import Side
 from bayeslmm._validation import require_flag, require_number, require_one_of
-from bayeslmm.errors import DataError, InferenceError, SpecificationError, printable_text
+from bayeslmm.errors import DataError, InferenceError, SpecificationError, printable_text, show_value
 from bayeslmm.results.foreign_names import IMPUTATION_ATTRIBUTES, known_arguments
 from bayeslmm.results.predict import two_sided_quantile
 from bayeslmm.results.render import html_of_frame
@@ -256,5 +256,7 @@ def _visits(layout: Layout, visit: Any) -> Codes:
         raise SpecificationError("no visit is named", "visit", f"visits: {', '.join(map(str, layout.visits))}")
     unknown = [label for label in wanted if label_key(label) not in known]
     if unknown:
-        raise SpecificationError(f"there is no visit {unknown[0]!r}", f"visits: {', '.join(map(str, layout.visits))}", "use one of them")
+        raise SpecificationError(
+            f"there is no visit {show_value(unknown[0])}", f"visits: {', '.join(map(str, layout.visits))}", "use one of them"
+        )
     return np.array([known[label_key(label)] for label in wanted])

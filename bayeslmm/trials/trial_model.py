@@ -14,7 +14,7 @@ from bayeslmm._arrays import Array, Codes, Generator
 from bayeslmm.data.expressions import atom_name
 from bayeslmm.data.frame import read_table
 from bayeslmm.data.notes import order_by_number, ordered_factor
-from bayeslmm.errors import BayesLMMWarning, ConvergenceError, DataError, SpecificationError, warn_user
+from bayeslmm.errors import BayesLMMWarning, ConvergenceError, DataError, SpecificationError, show_value, warn_user
 from bayeslmm.estimate.estimate import require_finished
 from bayeslmm.inference.intervals.resampling import VisitParameters, visit_parameters
 from bayeslmm.inference.means.linear_functions import restrict_to_kept
@@ -197,7 +197,7 @@ def read_imputation_model(
     """
     if not hasattr(model, "design") or not hasattr(model, "data"):
         remedy = 'give an LMM of the visits, with residual="us(VISIT | PATIENT)"'
-        raise SpecificationError(f"model is {model!r:.60}", "model", "give fit.model" if hasattr(model, "model") else remedy)
+        raise SpecificationError(f"model is {show_value(model)}", "model", "give fit.model" if hasattr(model, "model") else remedy)
     design = model.design
     residual = design.residual
     if residual is None or not residual.spec.subject or len(residual.spec.visit) != 1 or len(residual.spec.subject) != 1:

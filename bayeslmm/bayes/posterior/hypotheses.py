@@ -20,7 +20,7 @@ from bayeslmm._validation import MAX_SIZE, number_below, require_level
 from bayeslmm.bayes.posterior.data import PosteriorData
 from bayeslmm.bayes.posterior.datatree import joint_log_prior
 from bayeslmm.bayes.posterior.tables import equal_tailed_limits, parameter_draws
-from bayeslmm.errors import SpecificationError, optional
+from bayeslmm.errors import SpecificationError, optional, show_value
 from bayeslmm.inference.means.linear_functions import estimable_functions
 from bayeslmm.likelihood.threads import one_thread
 from bayeslmm.specification.prior_families import FAMILIES, is_mixture
@@ -132,7 +132,7 @@ def rope_shares(post: PosteriorData, low: float, high: float, terms: list[str] |
     """Share of the posterior of each coefficient within [low, high], and of its central interval."""
     first_end, last_end = (v if isinstance(v, float) and math.isinf(v) else number_below(v, MAX_SIZE) for v in (low, high))
     if not first_end < last_end:
-        raise SpecificationError(f"the region from {low!r:.40} to {high!r:.40} is empty", "rope", "give low below high")
+        raise SpecificationError(f"the region from {show_value(low)} to {show_value(high)} is empty", "rope", "give low below high")
     names = post.coef_names if terms is None else terms
     unknown = [name for name in names if name not in post.coef_names]
     if unknown:

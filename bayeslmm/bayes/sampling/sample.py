@@ -42,7 +42,7 @@ from bayeslmm.bayes.sampling.surrogate import (
     is_worth_polynomials,
     relative_map,
 )
-from bayeslmm.errors import Check, SpecificationError
+from bayeslmm.errors import Check, SpecificationError, show_value
 from bayeslmm.estimate.estimate import check_not_exact
 from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel
 
@@ -102,7 +102,7 @@ def sample(
     begin = time.perf_counter()
     draws, chains = require_count(draws, "draws"), require_count(chains, "chains")
     if not isinstance(method, str) or method not in get_args(SamplingMethod):
-        raise SpecificationError(f"method is {method!r}", "method", "use one of " + ", ".join(get_args(SamplingMethod)))
+        raise SpecificationError(f"method is {show_value(method)}", "method", "use one of " + ", ".join(get_args(SamplingMethod)))
     if method == "hierarchical":
         return sample_hierarchical(
             model,

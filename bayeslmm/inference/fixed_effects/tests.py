@@ -14,7 +14,7 @@ from scipy import special
 from bayeslmm._arrays import Array, Mask
 from bayeslmm._types import DfName, Information, VcovName
 from bayeslmm._validation import spell
-from bayeslmm.errors import InferenceError, SpecificationError
+from bayeslmm.errors import InferenceError, SpecificationError, show_value
 from bayeslmm.estimate.estimate import Fitted, is_restricted, require_outcome
 from bayeslmm.inference.fixed_effects import kenward_roger_random
 from bayeslmm.inference.fixed_effects.degrees_of_freedom import (
@@ -320,7 +320,7 @@ def fixed_effects(fit: Fitted, df: DfMethod, vcov: VcovMethod | None, informatio
 def require_robust(vcov: str, cluster: str | None) -> None:
     """Refuse clusters beside a covariance that has none."""
     if cluster is not None and vcov not in LEVERAGE_POWERS:
-        what = f"cluster is {cluster!r:.60}, and the covariance {vcov!r} has no clusters"
+        what = f"cluster is {show_value(cluster)}, and the covariance {vcov!r} has no clusters"
         raise SpecificationError(what, "cluster", 'leave it out, or choose vcov="CR2"')
 
 

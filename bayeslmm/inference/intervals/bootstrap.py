@@ -24,7 +24,7 @@ from bayeslmm._validation import (
     require_memory,
     require_one_of,
 )
-from bayeslmm.errors import BayesLMMWarning, InferenceError, SpecificationError, warn_user
+from bayeslmm.errors import BayesLMMWarning, InferenceError, SpecificationError, show_value, warn_user
 from bayeslmm.estimate.estimate import require_finished, require_outcome
 from bayeslmm.inference.influence import case_deletions, require_likelihood
 from bayeslmm.inference.intervals.parameters import parameter_names, parameter_values
@@ -279,7 +279,7 @@ def bootstrap(
     n, workers = require_count(n, "n"), require_count(workers, "workers")
     require_one_of(kind, get_args(BootstrapKind), "kind")
     if group is not None and kind == "parametric":
-        what = f"group is {group!r:.60}, and a parametric bootstrap draws no groups"
+        what = f"group is {show_value(group)}, and a parametric bootstrap draws no groups"
         raise SpecificationError(what, "group", 'leave it out, or use kind="case"')
     require_likelihood(fit, "the bootstrap")
     if kind == "case":

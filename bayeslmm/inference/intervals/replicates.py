@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from bayeslmm._arrays import Array, numbers_of
 from bayeslmm._types import LikelihoodKind, StatisticValues
 from bayeslmm.data.design import Design
-from bayeslmm.errors import BayesLMMError, SpecificationError
+from bayeslmm.errors import BayesLMMError, SpecificationError, show_value
 from bayeslmm.estimate.batch_descent import BatchFits
 from bayeslmm.estimate.estimate import Estimate, estimate
 from bayeslmm.estimate.reweighting import fit_reweighted
@@ -221,7 +221,7 @@ def statistic_values(statistic: Statistic, fit: Estimates) -> pd.Series[float]:
             raise TypeError
     except (TypeError, SpecificationError):
         what = f"the statistic gives a {type(value).__name__}, which is no numbers, or no numbers of distinct names"
-        raise SpecificationError(what, f"{value!r:.60}", "return a number, an array, a Series or a dict of numbers") from None
+        raise SpecificationError(what, f"{show_value(value)}", "return a number, an array, a Series or a dict of numbers") from None
     return pd.Series(found, index=names, name="estimate")
 
 

@@ -22,7 +22,7 @@ from scipy import special
 
 from bayeslmm._arrays import Array
 from bayeslmm._validation import find_word, spell
-from bayeslmm.errors import SpecificationError
+from bayeslmm.errors import SpecificationError, show_value
 from bayeslmm.estimate.estimate import Fitted
 from bayeslmm.inference.fixed_effects.terms import IndicatorTerms, TermEffect, indicator_terms
 from bayeslmm.inference.fixed_effects.tests import check_options, fixed_effects
@@ -223,9 +223,9 @@ def anova(
         remedy = "1 (sequential), 2 or 3 (of the means over the other terms)"
         if hasattr(type, "criterion"):
             remedy = "write blm.lrt(one, other) to compare two fits"
-        elif str(type) == "marginal":
+        elif spell(type) == "marginal":
             remedy += "; nlme's are tests of a term's coefficients: fit.contrast([...]).joint"
-        raise SpecificationError(f"unknown type of F tests {type!r:.60}", "type=", remedy)
+        raise SpecificationError(f"unknown type of F tests {show_value(type)}", "type=", remedy)
     choice = check_options(df, vcov, information)
     with one_thread():
         effects = fixed_effects(fit, df, vcov, information, cluster)

@@ -14,7 +14,7 @@ from bayeslmm._types import GridWeights
 from bayeslmm._validation import require_mapping, require_name, require_names
 from bayeslmm.data.design import Design
 from bayeslmm.data.expressions import read_atom
-from bayeslmm.errors import FormulaError, SpecificationError
+from bayeslmm.errors import FormulaError, SpecificationError, show_value
 from bayeslmm.inference.means.marginal_means import EMMeans
 from bayeslmm.inference.means.reference_grid import GRID_ELEMENTS, check_variable, grid_factors
 from bayeslmm.plots.effects import is_ordered
@@ -62,7 +62,7 @@ def fixed_variables(design: Design) -> tuple[str, ...]:
 def _in_order(names: Any, argument: str) -> list[str]:
     """One name or several in an order, of which a set or a mapping has none."""
     if not isinstance(names, str) and not isinstance(names, Sequence | pd.Index | pd.Series | np.ndarray):
-        raise SpecificationError(f"{argument} is {names!r:.60}", argument, "give a name, or a list of names")
+        raise SpecificationError(f"{argument} is {show_value(names)}", argument, "give a name, or a list of names")
     return require_names(names, argument)
 
 

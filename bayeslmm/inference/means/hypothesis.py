@@ -11,8 +11,8 @@ from scipy.special import stdtr, stdtrit
 
 from bayeslmm._arrays import Array, Codes
 from bayeslmm._types import Side
-from bayeslmm._validation import MAX_SIZE, number_below, require_one_of
-from bayeslmm.errors import SpecificationError
+from bayeslmm._validation import MAX_SIZE, number_below, require_one_of, spell
+from bayeslmm.errors import SpecificationError, show_value
 
 NEEDS_CORRELATION = frozenset({"dunnett", "mvt"})
 """Adjustments that ask for the correlation of the estimates."""
@@ -46,13 +46,13 @@ class Hypothesis:
     @classmethod
     def read(cls, side: Any, delta: Any, equivalence: Any) -> Hypothesis:
         """The options of a test, checked."""
-        if str(side).lower().replace("-", "") in ("noninferiority", "nonsuperiority", "equivalence"):
+        if spell(side).replace("-", "") in ("noninferiority", "nonsuperiority", "equivalence"):
             remedy = 'side="greater", delta=-margin is non-inferiority, equivalence=margin two one-sided tests'
-            raise SpecificationError(f"side is {side!r}", "side", remedy)
+            raise SpecificationError(f"side is {show_value(side)}", "side", remedy)
         require_one_of(side, get_args(Side), "side")
         for name, value in (("delta", delta), ("equivalence", equivalence)):
             if (value is not None or name == "delta") and np.isnan(number_below(value, MAX_SIZE)):
-                raise SpecificationError(f"{name} is {value!r:.40}", name, "give one number, on the scale of the model")
+                raise SpecificationError(f"{name} is {show_value(value)}", name, "give one number, on the scale of the model")
         if equivalence is not None and (side != "two-sided" or delta != 0.0):
             raise SpecificationError("equivalence has two sides of its own", "equivalence", "leave side and delta out")
         if equivalence is not None and not equivalence > 0:

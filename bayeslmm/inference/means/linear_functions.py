@@ -19,7 +19,7 @@ from bayeslmm._arrays import Array, label_text, numbers_of
 from bayeslmm._validation import require_level
 from bayeslmm.data.design import Design
 from bayeslmm.data.model_matrix import name_parts
-from bayeslmm.errors import InferenceError, SpecificationError, printable_text
+from bayeslmm.errors import InferenceError, SpecificationError, printable_text, show_value
 from bayeslmm.estimate.estimate import Fitted
 from bayeslmm.inference.fixed_effects.tests import fixed_effects
 from bayeslmm.inference.means.hypothesis import Hypothesis
@@ -82,21 +82,23 @@ def linear_functions(hypotheses: Any, names: Sequence[str], rhs: Any = 0) -> Lin
     L = np.array(rows, float).reshape(-1, len(names))
     if not np.any(L, axis=1).all():
         raise SpecificationError(
-            "a contrast without a coefficient says nothing of the model", f"L = {hypotheses!r:.60}", "name a coefficient"
+            "a contrast without a coefficient says nothing of the model", f"L = {show_value(hypotheses)}", "name a coefficient"
         )
     if not len(L) or not np.all(np.isfinite(L)):
-        raise SpecificationError("a contrast needs finite weights", f"L = {hypotheses!r}", "give one row of numbers per contrast")
+        raise SpecificationError("a contrast needs finite weights", f"L = {show_value(hypotheses)}", "give one row of numbers per contrast")
     if isinstance(rhs, pd.Series) and not isinstance(rhs.index, pd.RangeIndex):
         rhs = align_labels(rhs, labels, "rhs=", whole=True)
     right = numbers_of(rhs, "rhs")
     if right.ndim > 1 or right.size not in (1, len(L)):
         raise SpecificationError(f"{right.size} right-hand sides for {len(L)} contrasts", "rhs=", "give one number, or one per row of L")
     if not np.isfinite(right).all():
-        raise SpecificationError("rhs is not finite", f"rhs={rhs!r:.40}", "give one number, or one per row of L")
+        raise SpecificationError("rhs is not finite", f"rhs={show_value(rhs)}", "give one number, or one per row of L")
     right = np.broadcast_to(right, (len(L),))
     own = np.array([np.nan if v is None else v for v in values])
     if np.isinf(own).any():
-        raise SpecificationError("an equation has an infinite right-hand side", f"L = {hypotheses!r:.60}", "compare with a finite number")
+        raise SpecificationError(
+            "an equation has an infinite right-hand side", f"L = {show_value(hypotheses)}", "compare with a finite number"
+        )
     return LinearFunctions(L, np.where(np.isnan(own), right, own), tuple(labels))
 
 
@@ -172,7 +174,9 @@ def _array(hypotheses: Any, names: tuple[str, ...]) -> tuple[list[Array], list[f
         L = np.atleast_2d(numbers_of(hypotheses, "L"))
     except SpecificationError:
         raise SpecificationError(
-            "a contrast is an array, a dict of coefficients or an equation", f"L = {hypotheses!r}", f'write it as "{names[-1]} = 0"'
+            "a contrast is an array, a dict of coefficients or an equation",
+            f"L = {show_value(hypotheses)}",
+            f'write it as "{names[-1]} = 0"',
         ) from None
     if L.ndim != 2 or L.shape[1] != len(names):
         raise SpecificationError(

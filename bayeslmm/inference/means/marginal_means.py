@@ -11,7 +11,7 @@ import pandas as pd
 
 from bayeslmm._arrays import Array, label_text
 from bayeslmm._validation import MAX_SIZE, number_below, require_flag, require_level, require_names
-from bayeslmm.errors import SpecificationError
+from bayeslmm.errors import SpecificationError, show_value
 from bayeslmm.estimate.estimate import Fitted
 from bayeslmm.inference.fixed_effects.tests import FixedEffects
 from bayeslmm.inference.means.hypothesis import Hypothesis, adjustment_note, compact_letters
@@ -293,7 +293,7 @@ class EMMeans:
         if number > 0:
             return EstimatedSd(number, 0.0)
         if not isinstance(sigma, str) or sigma not in ("residual", "total"):
-            raise SpecificationError(f"sigma is {sigma!r:.40}", "sigma", 'use "residual", "total" or a number above 0')
+            raise SpecificationError(f"sigma is {show_value(sigma)}", "sigma", 'use "residual", "total" or a number above 0')
         return residual_sd(self.fit) if sigma == "residual" else total_sd(self.fit)
 
     def joint(self) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from scipy import special
 from bayeslmm._arrays import Array, Codes, numbers_of
 from bayeslmm._types import Adjustment, ContrastName
 from bayeslmm._validation import require_memory
-from bayeslmm.errors import InferenceError, SizeError, SpecificationError
+from bayeslmm.errors import InferenceError, SizeError, SpecificationError, show_value, spell_out
 from bayeslmm.inference.fixed_effects.tests import FixedEffects
 from bayeslmm.inference.means.hypothesis import NEEDS_CORRELATION, Hypothesis
 from bayeslmm.inference.means.linear_functions import align_labels
@@ -113,7 +113,7 @@ def interaction_family(methods: Any, method: Any, variables: Sequence[tuple[str,
     own = [method] * len(variables) if methods is True else [methods] * len(variables) if isinstance(methods, str) else methods
     if not variables or not isinstance(own, Sequence) or len(own) != len(variables) or not all(isinstance(name, str) for name in own):
         named = ", ".join(name for name, _ in variables)
-        where = f"interaction={methods!r:.60}; variables: {named}"
+        where = f"interaction={show_value(methods)}; variables: {named}"
         raise SpecificationError(
             "an interaction takes a family of contrasts for each variable", where, 'use "pairwise", or a name for each'
         )
@@ -142,7 +142,7 @@ def spell_method(method: str) -> str:
 
 def _require_no_control(ref: Any, method: str) -> None:
     if ref is not None:
-        raise SpecificationError(f"ref is {ref!r:.60}, and {method} has no control", "ref=", 'leave it out, or use "trt.vs.ctrl"')
+        raise SpecificationError(f"ref is {show_value(ref)}, and {method} has no control", "ref=", 'leave it out, or use "trt.vs.ctrl"')
 
 
 def _pairs(means: Sequence[str], pairs: Sequence[tuple[int, int]], adjust: str, pairwise: bool = False) -> ContrastFamily:
@@ -153,13 +153,13 @@ def _pairs(means: Sequence[str], pairs: Sequence[tuple[int, int]], adjust: str, 
 def _reference(ref: Any, means: Sequence[str]) -> int:
     if ref is None:
         return 0
-    if str(ref) in means:
-        return list(means).index(str(ref))
+    if (label := spell_out(ref)) in means:
+        return list(means).index(label)
     if isinstance(ref, int) and not isinstance(ref, bool) and -len(means) <= ref < len(means):
         return ref % len(means)
-    near = [label for label in means if label.casefold() == str(ref).casefold()] or get_close_matches(str(ref), means, 1, 0.6)
+    near = [name for name in means if name.casefold() == label.casefold()] or get_close_matches(label, means, 1, 0.6)
     remedy = f"did you mean {near[0]!r}?" if near else "name the control, or give its position"
-    raise SpecificationError(f"{ref!r} is none of the means", f"means: {', '.join(means)}", remedy)
+    raise SpecificationError(f"{show_value(ref)} is none of the means", f"means: {', '.join(means)}", remedy)
 
 
 def _poly(m: int) -> ContrastFamily:
@@ -200,7 +200,7 @@ def _custom(method: Any, means: Sequence[str]) -> ContrastFamily:
         weights.append(values)
     if not weights or not np.any(weights, axis=1).all():
         what = "a contrast without a mean says nothing of them"
-        raise SpecificationError(what, f"method = {method!r:.60}; means: {', '.join(means)}", "give weights that are not all 0")
+        raise SpecificationError(what, f"method = {show_value(method)}; means: {', '.join(means)}", "give weights that are not all 0")
     return ContrastFamily(labels, np.array(weights).reshape(-1, len(means)), "none")
 
 
@@ -231,12 +231,12 @@ INFINITE_DF = 1e5
 
 def adjustment_name(adjust: str) -> str:
     """The name of an adjustment, checked."""
-    name = str(adjust).strip().lower()
+    name = spell_out(adjust).strip().lower()
     if isinstance(adjust, str) and name in get_args(Adjustment):
         return name
     near = [ADJUSTMENTS_ELSEWHERE[name]] if name in ADJUSTMENTS_ELSEWHERE else get_close_matches(name, get_args(Adjustment), 1, 0.5)
     remedy = f"did you mean {near[0]!r}? " if near else ""
-    raise SpecificationError(f"unknown adjustment {adjust!r}", "adjust=", f"{remedy}one of {', '.join(get_args(Adjustment))}")
+    raise SpecificationError(f"unknown adjustment {show_value(adjust)}", "adjust=", f"{remedy}one of {', '.join(get_args(Adjustment))}")
 
 
 def p_values(method: str, statistic: Array, df: Array, correlation: Array | None, means: int, side: str = "two-sided") -> Array:

@@ -13,9 +13,9 @@ import pandas as pd
 
 from bayeslmm._arrays import Array, Codes
 from bayeslmm._types import ContrastName, GridWeights
-from bayeslmm._validation import require_mapping, require_memory, require_name
+from bayeslmm._validation import require_mapping, require_memory, require_name, spell
 from bayeslmm.data.design import Covariate, Design
-from bayeslmm.errors import InferenceError, SizeError, SpecificationError
+from bayeslmm.errors import InferenceError, SizeError, SpecificationError, show_value
 from bayeslmm.inference.means.multiplicity import (
     spell_method,
 )
@@ -112,9 +112,9 @@ def _read_at(name: str, wanted: Any, levels: tuple[Any, ...] | None) -> tuple[An
         try:
             numbers = tuple(float(v) for v in values)
         except (TypeError, ValueError):
-            raise SpecificationError(f"{name!r} is a covariate", f"at={{{name!r}: {wanted!r}}}", "give numbers") from None
+            raise SpecificationError(f"{name!r} is a covariate", f"at={{{name!r}: {show_value(wanted)}}}", "give numbers") from None
         if not np.all(np.isfinite(numbers)):
-            raise SpecificationError(f"a value of {name!r} is not finite", f"at={{{name!r}: {wanted!r}}}", "give finite numbers")
+            raise SpecificationError(f"a value of {name!r} is not finite", f"at={{{name!r}: {show_value(wanted)}}}", "give finite numbers")
         return numbers
     by_text = {str(level): level for level in levels}
     found = []
@@ -173,9 +173,9 @@ def average_grid(grid: ReferenceGrid, kept: Sequence[str], weights: str, design:
     if not isinstance(weights, str) or weights not in get_args(GridWeights):
         near = get_close_matches(str(weights), get_args(GridWeights), 1, 0.4)
         remedy = f"did you mean {near[0]!r}? " if near else ""
-        if str(weights).lower() in ("om", "obsmargins"):  # PROC MIXED counts rows without a response too
+        if spell(weights) in ("om", "obsmargins"):  # PROC MIXED counts rows without a response too
             remedy = '"proportional" is OM of PROC MIXED where no response is missing; '
-        raise SpecificationError(f"unknown weights {weights!r}", "weights=", f"{remedy}one of {', '.join(get_args(GridWeights))}")
+        raise SpecificationError(f"unknown weights {show_value(weights)}", "weights=", f"{remedy}one of {', '.join(get_args(GridWeights))}")
     sizes = [len(grid.values[name]) for name in kept]
     index = dict(zip(grid.names, _places(grid.shape), strict=True))
     cell, size = np.zeros(len(grid.frame), np.int64), 1
@@ -277,7 +277,7 @@ def _names(names: Any, grid: ReferenceGrid) -> tuple[str, ...]:
     if isinstance(names, str):
         names = [names] if names in grid.names else [part.strip() for part in re.split(r"[*+:,]", names) if part.strip() not in ("", "1")]
     if not isinstance(names, Sequence):
-        raise SpecificationError(f"{names!r} names no variables", "specs=", "a name, a list of names, or '~ a | b'")
+        raise SpecificationError(f"{show_value(names)} names no variables", "specs=", "a name, a list of names, or '~ a | b'")
     return tuple(dict.fromkeys(check_variable(name, grid.names) for name in names))
 
 
