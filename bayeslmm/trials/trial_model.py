@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sized
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
@@ -18,6 +18,7 @@ from bayeslmm.errors import BayesLMMWarning, ConvergenceError, DataError, Specif
 from bayeslmm.estimate.estimate import require_finished
 from bayeslmm.inference.intervals.resampling import VisitParameters, visit_parameters
 from bayeslmm.inference.means.linear_functions import restrict_to_kept
+from bayeslmm.results.fitted import as_pandas
 from bayeslmm.results.predict import row_labels
 from bayeslmm.trials.layout import (
     REFERENCE_BASED,
@@ -218,7 +219,8 @@ def read_imputation_model(
         what = "the formula reads column 'imputed', which says in completed data what was imputed"
         raise SpecificationError(what, f"model {model.formula}", "rename the column")
     layout = _read(frame, columns, reference, residual)
-    better = _order_of_time(layout) if isinstance(events, Sized) and len(events) else ()
+    events = None if events is None else as_pandas(events)
+    better = _order_of_time(layout) if events is not None and len(events) else ()
     if better:
         visits = pd.Categorical(frame[columns.visit], better, ordered=True)
         model = model.updated(None, frame.assign(**{columns.visit: visits}), {})

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import bayeslmm as blm
-from bayeslmm.errors import BayesLMMError
+from bayeslmm.errors import BayesLMMError, DataError
 from tests.trials.conftest import FORMULA, events_of
 
 REFERENCE = {"drug": "placebo"}
@@ -253,3 +253,9 @@ def test_a_refit_that_fails_is_counted_and_named_and_the_rest_is_kept() -> None:
     assert imp.failed == ("without 5",)
     assert imp.size == N
     assert np.isfinite(imp.analyse("y ~ arm").pool()["std_error"]).all()
+
+
+@pytest.mark.parametrize("events", [np.array("w1"), np.array(3), 3, "w1", object()], ids=repr)
+def test_events_that_are_no_table_are_refused(events: Any, model: blm.LMM) -> None:
+    with pytest.raises(DataError, match="frame"):
+        blm.impute(model, treatment="arm", events=events)
