@@ -200,7 +200,7 @@ def _contrasts(contrasts: Mapping[str, Any] | None, formula: Formula) -> tuple[t
 def _contrast(factor: str, contrast: Any) -> ContrastSpec:
     where = f"contrasts[{factor!r}]"
     if isinstance(contrast, str):
-        word = _one_of(contrast.lower().removeprefix("contr."), CONTRASTS, where)
+        word = _one_of(contrast.lower().rpartition("::")[2].removeprefix("contr."), CONTRASTS, where)
         return "diff" if word == "sdif" else word
     if isinstance(contrast, ContrastMatrix | Mapping):
         return _labelled_contrasts(factor, contrast if isinstance(contrast, Mapping) else plain_coding(contrast), where)

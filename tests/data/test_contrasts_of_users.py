@@ -99,3 +99,9 @@ def test_a_labelled_coding_is_stored_and_written(tmp_path: Path) -> None:
 def test_labels_that_do_not_fit_are_refused(matrix: object, word: str) -> None:
     with pytest.raises(SpecificationError, match=word):
         blm.LMM("y ~ dose + (1 | g)", frame(), contrasts={"dose": matrix})  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize(("told", "word"), [("MASS::contr.sdif", "sdif"), ("stats::contr.helmert", "helmert"), ("base::Sum", "sum")])
+def test_the_package_before_a_coding_says_nothing(told: str, word: str) -> None:
+    named, plain = (blm.LMM("y ~ dose + (1 | g)", frame(), contrasts={"dose": w}).fit().fixef for w in (told, word))
+    pd.testing.assert_series_equal(named, plain)
