@@ -257,7 +257,7 @@ def _mapping_table(data: Mapping[Any, Any], used: Sequence[str]) -> ColumnTable:
         if name not in data:
             raise absent_column_error(name, names)
     _check_look_alikes(used, names)
-    columns = {name: _one_column(name, data[name]) for name in (used or names)}
+    columns = {str(name): _one_column(str(name), data[name]) for name in (used or data)}
     lengths = {name: len(column) for name, column in columns.items()}
     if len(set(lengths.values())) > 1:
         shown = ", ".join(f"{name}: {length}" for name, length in lengths.items())

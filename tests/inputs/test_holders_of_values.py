@@ -13,6 +13,7 @@ import pytest
 
 import bayeslmm as blm
 from bayeslmm.errors import BayesLMMWarning, SpecificationError, printable_text
+from bayeslmm.results.fitted import as_pandas
 from tests.inputs.frames import fit, posterior, refused, visits
 
 ROWS = len(visits())
@@ -83,3 +84,8 @@ def test_no_message_has_a_control_character(control: str) -> None:
         assert text == printable_text(text)
     warning = str(BayesLMMWarning(f"a{control}", f"b{control}", "c"))
     assert warning == printable_text(warning)
+
+
+def test_columns_of_a_mapping_are_read_under_any_key() -> None:
+    completed = {None: [1.0, 2.0], 2: ["a", "b"], "y": [0.5, 1.5]}
+    assert list(as_pandas(completed).columns) == ["None", "2", "y"]
