@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, ValuesView
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @answers_keywords
 def compare_models(
-    models: Mapping[str, FittedModel | Estimates | Posterior] | Sequence[FittedModel | Estimates | Posterior],
+    models: Mapping[str, FittedModel | Estimates | Posterior] | Iterable[FittedModel | Estimates | Posterior],
     by: Ranking = "aic",
     *,
     group: str | None = None,
@@ -85,10 +85,12 @@ def compare_models(
     if hasattr(by, "design"):
         raise SpecificationError("models are given one by one", "by", 'give them as one list, or by name: {"small": fit, "large": other}')
     require_one_of(by, get_args(Ranking), "by")
-    if isinstance(models, Sequence) and not isinstance(models, str):
+    if isinstance(models, Sequence | Iterator | ValuesView) and not isinstance(models, str):
+        models = list(models)
         models = dict(zip(distinct_titles([title_of(model) for model in models]), models, strict=True))
     if not isinstance(models, Mapping) or not models:
-        raise SpecificationError("no models were given", "compare_models", 'give a mapping: {"a": m1, "b": m2}')
+        what = "no models were given" if isinstance(models, Mapping) else f"models is {show_value(models)}"
+        raise SpecificationError(what, "compare_models", 'give a mapping: {"a": m1, "b": m2}')
     jacobians = _on_one_outcome(models)
     if group is not None and by != "logo":
         raise SpecificationError(

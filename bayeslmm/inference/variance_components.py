@@ -295,7 +295,7 @@ def ratio(fit: Estimates, numerator: Names | VarianceFunctionOf, of: Names, conf
     """
     level, components = require_level(conf_level), VarianceComponents.of(fit)
     if callable(numerator):
-        if of != TOTAL:
+        if not (isinstance(of, str) and of == TOTAL):
             raise SpecificationError("a function of the variances is no numerator", "of", "leave of= out, and divide in the function")
         asked = OfComponents(_name(numerator), components, _check_function(numerator), "plain")
     else:

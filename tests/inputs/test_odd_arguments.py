@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import pandas as pd
 import pytest
 
 import bayeslmm as blm
-from bayeslmm.errors import DataError, FormulaError, SizeError, SpecificationError
+from bayeslmm.errors import DataError, FormulaError, RankError, SizeError, SpecificationError
+from tests.inputs.every_argument import frame
 from tests.inputs.frames import fit, refused, visits
 
 ROWS = len(visits())
@@ -58,3 +62,31 @@ def test_a_data_set_has_a_name_and_nothing_is_printed(capsys: pytest.CaptureFixt
 @pytest.mark.parametrize("value", [["a"] * ROWS, [[1.0], [1.0, 2.0]], object()], ids=["text", "ragged", "object"])
 def test_a_function_that_gives_no_numbers_is_named(value: object) -> None:
     refused(lambda: fit("y ~ f(x) + (1 | g)", functions={"f": lambda _: value}), FormulaError, "'f' gives")
+
+
+@pytest.mark.parametrize("formula", ["y ~ label + (1 | g)", "y ~ x + label + (1 | g)", "y ~ x * label + (1 | g)"])
+def test_a_factor_of_too_many_levels_is_named(formula: str) -> None:
+    data = frame()
+    error = refused(lambda: blm.LMM(formula, data.assign(label=[f"row {i}" for i in range(len(data))])).fit())
+    assert isinstance(error, RankError)
+    assert f"label: {len(data) - 1} columns" in error.where
+
+
+def test_models_that_come_one_by_one_are_ranked_as_a_list_is() -> None:
+    fits = [blm.LMM(formula, frame()).fit("ML") for formula in ("y ~ x + (1 | g)", "y ~ (1 | g)")]
+    for given in ((model for model in fits), dict(enumerate(fits)).values(), iter(fits), tuple(fits)):
+        pd.testing.assert_frame_equal(blm.compare_models(given), blm.compare_models(fits))
+
+
+@pytest.mark.parametrize(
+    "given", [np.array(3), pd.DataFrame({"a": [1]}), 3, "fit", set(), iter([])], ids=lambda value: type(value).__name__
+)
+def test_what_holds_no_models_is_not_ranked(given: Any) -> None:
+    assert isinstance(refused(lambda: blm.compare_models(given)), SpecificationError)
+
+
+@pytest.mark.parametrize(
+    "odd", [pd.DataFrame({"g": [1.0]}), np.array(["g", "h"]), pd.Series(["g"])], ids=lambda value: type(value).__name__
+)
+def test_a_function_as_numerator_is_not_divided_by_what_is_no_word(odd: Any) -> None:
+    assert isinstance(refused(lambda: fit().ratio(lambda found: 1.0, odd)), SpecificationError)
