@@ -73,7 +73,7 @@ bench: .venv-bench/.peers ## whole fits against the other libraries on this mach
 bench-scale: .venv/.dev ## large designs: time, memory and Monte Carlo errors (ten minutes, 4 GB)
 	$(BIN)/python -m benchmarks.scale --write
 
-bench-verbs: .venv/.dev ## what every public verb costs after a fit, as its work grows (twelve minutes)
+bench-verbs: .venv/.dev ## what every public verb costs after a fit, as its work grows (three quarters of an hour)
 	$(BIN)/python -m benchmarks.verbs --write
 
 bench-trials: .venv/.dev ## imputation, power and checks of inference: the time of whole tasks (half a minute)

@@ -577,7 +577,7 @@ def main() -> None:
     parser.add_argument("designs", nargs="*", default=[])
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--work", action="store_true")
-    parser.add_argument("--budget", type=float, default=75.0, help="seconds for each design")
+    parser.add_argument("--budget", type=float, default=300.0, help="seconds for each design")
     asked = parser.parse_args()
     if asked.work:
         work()
