@@ -171,7 +171,7 @@ def average_grid(grid: ReferenceGrid, kept: Sequence[str], weights: str, design:
         variables), "flat" (equal, cells without data left out)
     """
     if not isinstance(weights, str) or weights not in get_args(GridWeights):
-        near = get_close_matches(str(weights), get_args(GridWeights), 1, 0.4)
+        near = get_close_matches(spell(weights), get_args(GridWeights), 1, 0.4)
         remedy = f"did you mean {near[0]!r}? " if near else ""
         if spell(weights) in ("om", "obsmargins"):  # PROC MIXED counts rows without a response too
             remedy = '"proportional" is OM of PROC MIXED where no response is missing; '
