@@ -29,6 +29,9 @@ MAX_EVALUATIONS = 200
 DECREASE_TOLERANCE = 1e-12
 """Predicted decrease at which a search ends."""
 
+REFINED_DECREASE = 1e-16
+"""Predicted decrease, 1e-8 standard errors from the optimum, above which a last step is taken that no value can judge."""
+
 MACHINE_EPSILON = float(np.finfo(float).eps)
 
 DIVERGED_DECREASE = 1e-8
@@ -250,6 +253,22 @@ class _Search[E: Evaluation]:
                     return True
         return False
 
+    def refine(self, found: Outcome[E]) -> Outcome[E]:
+        """A step further where the gradient says that it is nearer to the optimum: the value is flat long before estimates are."""
+        point = self.point
+        if not REFINED_DECREASE < found.predicted <= self.tolerance or point.hessian is None or not _finite(point.hessian):
+            return found
+        values, vectors = self.model.axes(point.hessian)
+        before = self._gain(values, vectors)
+        trial = self.function(point.x - vectors @ (vectors.T @ point.gradient / values))
+        self.path.append((trial.x, trial.value))
+        if trial.value <= point.value + 8.0 * MACHINE_EPSILON * abs(point.value) and _finite(trial.gradient):
+            self.point = trial
+            self.predicted = self._gain(values, vectors)
+            if not self.predicted < before:
+                self.point, self.predicted = point, found.predicted
+        return self.outcome(True)
+
     def _measure(self, hessian: Array) -> None:
         """What the matrix lacks at the point, by differences of the gradient: where it is far from the truth secants learn too slowly."""
         x, gradient = self.point.x, self.point.gradient
@@ -323,7 +342,7 @@ def minimise[E: Evaluation](
         for _ in range(iterations):
             found = search.is_settled() or search.advance()
             if found is not None and not (found.converged and search.escape()):
-                return found
+                return search.refine(found) if found.converged else found
     except KeyboardInterrupt:
         raise Interrupted(tuple(search.path)) from None
     return search.outcome(False)
