@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -190,14 +190,35 @@ class Degrees(Protocol):
         ...
 
 
+@runtime_checkable
+class QuadraticDegrees(Degrees, Protocol):
+    """A method that asks of a contrast L only quadratic forms L M L'."""
+
+    @property
+    def forms(self) -> Sequence[Array]:
+        """The (p, p) matrices M."""
+        ...
+
+    def from_forms(self, values: Array) -> Array:
+        """(r,) degrees of freedom from the forms (r, matrices) of r contrasts."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class ConstantDegrees:
     """The same for every contrast: n - p, or infinity."""
 
     value: float
 
+    @property
+    def forms(self) -> tuple[Array, ...]:
+        return ()
+
     def rows(self, L: Array) -> Array:
         return np.full(len(L), self.value)
+
+    def from_forms(self, values: Array) -> Array:
+        return np.full(len(values), self.value)
 
     def joint(self, L: Array) -> tuple[float, float]:
         return 1.0, self.value
@@ -259,9 +280,15 @@ class Satterthwaite:
 
     curvature: ObservedInformation
 
+    @property
+    def forms(self) -> Sequence[Array]:
+        return (self.curvature.C, *self.curvature.slopes)
+
     def rows(self, L: Array) -> Array:
-        variance = ((L @ self.curvature.C) * L).sum(1)
-        slopes = ((self.curvature.slopes @ L.T) * L.T).sum(1).T
+        return self.from_forms(np.column_stack([((L @ M) * L).sum(1) for M in self.forms]))
+
+    def from_forms(self, values: Array) -> Array:
+        variance, slopes = values[:, 0], values[:, 1:]
         spread = ((slopes @ self.curvature.covariance) * slopes).sum(1)
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.asarray(2.0 * variance**2 / spread)

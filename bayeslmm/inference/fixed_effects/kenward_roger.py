@@ -28,6 +28,7 @@ V is linear in its parameters it is that of 1997. Kenward and Roger (2009), Comp
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, singledispatch
 
@@ -109,8 +110,14 @@ class KenwardRoger:
     def rows(self, L: Array) -> Array:
         """Degrees of freedom of each row of L (r, p)."""
         LC = L @ self.C
-        variance = np.einsum("rx,rx->r", LC, L)
-        g = np.stack([((LC @ P) * LC).sum(1) for P in self.P], axis=1)
+        return self.from_forms(np.column_stack([(LC * L).sum(1), *(((LC @ P) * LC).sum(1) for P in self.P)]))
+
+    @property
+    def forms(self) -> Sequence[Array]:
+        return (self.C, *(self.C @ P @ self.C for P in self.P))
+
+    def from_forms(self, values: Array) -> Array:
+        variance, g = values[:, 0], values[:, 1:]
         with np.errstate(divide="ignore", invalid="ignore"):
             df = 2.0 * variance**2 / ((g @ self.W) * g).sum(1)
         # a variance that moves with no parameter has what rounding leaves of an infinity

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from bayeslmm._arrays import Array, Mask
+from bayeslmm._arrays import Array, Codes, Mask
 from bayeslmm._types import DfName, Information, VcovName
 from bayeslmm._validation import spell
 from bayeslmm.errors import InferenceError, SpecificationError, show_value
@@ -22,6 +22,7 @@ from bayeslmm.inference.fixed_effects.degrees_of_freedom import (
     ConstantDegrees,
     Degrees,
     ObservedInformation,
+    QuadraticDegrees,
     Satterthwaite,
     between_within,
     containment,
@@ -181,6 +182,47 @@ class FixedEffects:
         change = np.abs(self.standardization.user_functions(own)) / self.units
         largest = change.max(axis=1, initial=0.0)[:, None]
         return own / np.where((change > ROUNDED * largest)[:, ~self.slopes].any(axis=1, keepdims=True), 1.0, largest)
+
+
+CLOSE = 1e-2
+"""A difference whose variance is a smaller share of its two rows' own is computed from the difference itself: digits would cancel."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Differences:
+    """t tests of differences of two rows of L (m, p): products with (p, p) matrices are made for the m rows, not for every pair.
+
+    forms : (k, m, m) of the rows less their mean: vcov first, then those of the degrees of freedom
+    """
+
+    effects: FixedEffects
+    degrees: QuadraticDegrees
+    L: Array
+    estimate: Array
+    forms: Array
+
+    @classmethod
+    def of(cls, effects: FixedEffects, L: Array) -> Differences | None:
+        """Those of rows without NaN; None where the degrees of freedom need more than quadratic forms."""
+        degrees = effects.degrees
+        if not isinstance(degrees, QuadraticDegrees):
+            return None
+        own = effects.standardization.functions(L)
+        own -= own.mean(axis=0)
+        return cls(effects, degrees, L, own @ effects.alpha, np.stack([own @ M @ own.T for M in (effects.vcov, *degrees.forms)]))
+
+    def t(self, first: Codes, second: Codes, rhs: Array) -> TTests:
+        """Tests of rows `first` less rows `second`."""
+        forms = self.forms
+        own = np.diagonal(forms, axis1=1, axis2=2)
+        values = (own[:, first] + own[:, second] - 2.0 * forms[:, first, second]).T
+        estimate = self.estimate[first] - self.estimate[second]
+        close = values[:, 0] <= CLOSE * (own[0, first] + own[0, second])
+        se, df = np.sqrt(np.maximum(values[:, 0], 0.0)), self.degrees.from_forms(values[:, 1:])
+        if close.any():
+            exact = self.effects.t(self.L[first[close]] - self.L[second[close]])
+            estimate[close], se[close], df[close] = exact.estimate, exact.std_error, exact.df
+        return _t_tests(estimate, se, df, rhs)
 
 
 def _t_tests(estimate: Array, se: Array, df: Array, rhs: Array | float) -> TTests:

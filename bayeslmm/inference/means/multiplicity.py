@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import combinations
@@ -16,7 +16,7 @@ from bayeslmm._arrays import Array, Codes, numbers_of
 from bayeslmm._types import Adjustment, ContrastName
 from bayeslmm._validation import require_memory
 from bayeslmm.errors import InferenceError, SizeError, SpecificationError, show_value, spell_out
-from bayeslmm.inference.fixed_effects.tests import FixedEffects
+from bayeslmm.inference.fixed_effects.tests import Differences, FixedEffects, TTests
 from bayeslmm.inference.means.hypothesis import NEEDS_CORRELATION, Hypothesis
 from bayeslmm.inference.means.linear_functions import align_labels
 from bayeslmm.inference.means.studentized_range import studentized_range_quantile, studentized_range_sf
@@ -435,8 +435,37 @@ class MultivariateT:
 TESTED_AT_ONCE = 2_000_000
 """Entries of the rows of contrasts that are tested at once."""
 
+MANY_PAIRS = 10
+"""Differences for each mean from which what the means share is computed once."""
+
+PAIRS_AT_ONCE = 200_000
+"""Differences that are tested at once."""
+
 LARGEST_FAMILY = 5_000
 """Contrasts beyond which an adjustment by their correlations is refused."""
+
+
+def _pieces(
+    effects: FixedEffects, made: ContrastFamily, L: Array, shift: Array, block: int, *, correlated: bool
+) -> Iterator[tuple[Codes, Array, TTests]]:
+    """The contrasts that are estimable, some at a time: their positions, what is added to their estimates, and their tests."""
+    count = len(made.labels)
+    if made.differences is not None and not correlated and count > MANY_PAIRS * len(L):
+        told = np.isfinite(L).all(axis=1)
+        among = Differences.of(effects, L[told])
+        if among is not None:
+            row = np.cumsum(told) - 1
+            estimable = np.flatnonzero(told[made.differences].all(axis=1))
+            for start in range(0, len(estimable), PAIRS_AT_ONCE):
+                place = estimable[start : start + PAIRS_AT_ONCE]
+                first, second = made.differences[place].T
+                own = shift[first] - shift[second]
+                yield place, own, among.t(row[first], row[second], -own)
+            return
+    for start in range(0, count, block):
+        rows, own = made.of(L, start, start + block), made.of(shift, start, start + block)
+        fine = np.isfinite(rows).all(axis=1)
+        yield start + np.flatnonzero(fine), own[fine], effects.t(rows[fine], -own[fine])
 
 
 def family_tests(
@@ -454,16 +483,12 @@ def family_tests(
         )
     block = count if adjust in NEEDS_CORRELATION else max(1, TESTED_AT_ONCE // max(L.shape[1], 1))
     R = None
-    for start in range(0, count, block):
-        rows, own = made.of(L, start, start + block), made.of(shift, start, start + block)
-        fine = np.isfinite(rows).all(axis=1)
-        t = effects.t(rows[fine], -own[fine])
-        place = start + np.flatnonzero(fine)
-        out["estimate"][place], out["std_error"][place], out["df"][place] = t.estimate + own[fine], t.std_error, t.df
+    for place, own, t in _pieces(effects, made, L, shift, block, correlated=adjust in NEEDS_CORRELATION):
+        out["estimate"][place], out["std_error"][place], out["df"][place] = t.estimate + own, t.std_error, t.df
         if adjust in NEEDS_CORRELATION:
             R = np.eye(count)
             with np.errstate(invalid="ignore", divide="ignore"):
-                R[np.ix_(place, place)] = effects.covariance(rows[fine]) / np.outer(t.std_error, t.std_error)
+                R[np.ix_(place, place)] = effects.covariance(made.of(L)[place]) / np.outer(t.std_error, t.std_error)
     out["statistic"] = hypothesis.statistic(out["estimate"], out["std_error"])
     out["p_value"] = p_values(adjust, out["statistic"], out["df"], R, means, hypothesis.tail)
     half = critical_values(adjust, level, out["df"], R, means, hypothesis.tail) * out["std_error"]
