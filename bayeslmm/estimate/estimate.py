@@ -46,7 +46,7 @@ from bayeslmm.likelihood.criterion import CriterionPoint
 from bayeslmm.likelihood.prediction import conditional_modes
 from bayeslmm.likelihood.problem import Problem, by_sums
 from bayeslmm.likelihood.random_effects.kernel import RowState
-from bayeslmm.likelihood.structured.residual_covariance import mean_unit_variance
+from bayeslmm.likelihood.structured.residual_covariance import is_lost_in_rounding, mean_unit_variance
 from bayeslmm.likelihood.threads import one_thread
 
 PREDICTED_DECREASE = 1e-8
@@ -272,7 +272,7 @@ def _search(problem: Problem, restricted: bool, start: Array | None, near: bool 
         for x in starts:
             found, seen = _off_boundary(problem, restricted, minimise_criterion(problem, restricted, x, tolerance), tolerance)
             path += found.path
-            if found.point.value < outcome.point.value:
+            if found.point.value < outcome.point.value and not (crowded and _is_lost(problem, found, outcome)):
                 outcome, certificate = found, seen
     except Interrupted as stopped:
         raise Interrupted((path or outcome.path) + stopped.path) from None
@@ -283,6 +283,11 @@ def _search(problem: Problem, restricted: bool, start: Array | None, near: bool 
     if vanishing_strata(problem, point.x) or (problem.random.size and singular_errors(problem, point.x)):
         certificate = replace(certificate, nearly=True)
     return Outcome(point, outcome.converged, outcome.predicted, path), certificate
+
+
+def _is_lost(problem: Problem, found: Outcome[CriterionPoint], known: Outcome[CriterionPoint]) -> bool:
+    """Whether a lower end is one of a likelihood without a bound, at errors that are singular, and the end known is not."""
+    return is_lost_in_rounding(problem, found.point.x) and not is_lost_in_rounding(problem, known.point.x)
 
 
 def _starts_of_errors(problem: Problem, restricted: bool, point: CriterionPoint) -> list[Array]:

@@ -148,7 +148,7 @@ def test_parameters_are_finite_numbers_whose_squares_are_too(family: str) -> Non
     scales = [j for j, parameter in enumerate(FAMILIES[family].parameters) if "+" in parameter]
     for j in scales:
         for given in (0.0, -1.0, 1e-320):
-            with pytest.raises(PriorError, match="give a"):
+            with pytest.raises(PriorError, match="give one above"):
                 read_prior((family, *usual[:j], given, *usual[j + 1 :]), list(FAMILIES), "sigma")
 
 

@@ -46,12 +46,14 @@ def test_the_words_of_an_option_stand_once() -> None:
     lists: dict[frozenset[str], list[str]] = defaultdict(list)
     for path in sorted(PACKAGE.rglob("*.py")):
         tree = tree_of(path)
-        within = {id(node.slice) for node in ast.walk(tree) if isinstance(node, ast.Subscript)}
-        for node in ast.walk(tree):
-            words, where = words_of(node), f"{path.relative_to(PACKAGE).as_posix()}:{getattr(node, 'lineno', 0)}"
+        file = path.relative_to(PACKAGE).as_posix()
+        nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Subscript | ast.Tuple | ast.List | ast.Set)]
+        within = {id(node.slice) for node in nodes if isinstance(node, ast.Subscript)}
+        for node in nodes:
+            words = words_of(node)
             if len(words) >= 2 and isinstance(node, ast.Subscript):
-                types[words].append(where)
+                types[words].append(f"{file}:{node.lineno}")
             elif len(words) >= 3 and id(node) not in within:
-                lists[words].append(where)
+                lists[words].append(f"{file}:{node.lineno}")
     assert len(types) > 40
     assert {tuple(words): where + lists[words] for words, where in types.items() if len(where + lists[words]) > 1} == {}

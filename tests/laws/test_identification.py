@@ -54,7 +54,7 @@ def test_the_note_reaches_the_listing_of_a_program_and_the_fixed_part_stays() ->
     assert tests[0]["FValue"].item() == pytest.approx(tests[1]["FValue"].item(), rel=1e-3)
 
 
-@pytest.mark.parametrize("sequences", [("TR", "RT", "TT", "RR"), ("TR", "RT", "TT")])
+@pytest.mark.parametrize("sequences", [("TR", "RT", "TT", "RR"), pytest.param(("TR", "RT", "TT"), marks=pytest.mark.slow)])
 def test_columns_that_a_level_never_has_do_not_count(sequences: tuple[str, ...]) -> None:
     frame = crossover(sequences, 8, 2)
     result = blm.proc_mixed(ABE.format("csh"), frame)

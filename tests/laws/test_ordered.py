@@ -82,6 +82,7 @@ def test_a_valley_is_followed_to_its_end() -> None:
     assert problem.criterion.values(near, True).min() >= found.criterion - 1e-7
 
 
+@pytest.mark.slow
 def test_rounds_without_end_are_given_up() -> None:
     """A power of fitted values that hardly differ: nothing says what it is, and no round of weights and fit ends."""
     rng = np.random.default_rng(7)

@@ -84,6 +84,21 @@ def unit_covariances(problem: Problem, x: Array, rows: Codes) -> Array:
     return np.asarray(R * s[:, :, None] * s[:, None, :])
 
 
+def is_lost_in_rounding(problem: Problem, x: Array) -> bool:
+    """Whether the correlations of some subject's errors are singular but for rounding: a likelihood there is rounding too."""
+    kernel = problem.structured
+    if kernel is None or problem.design.residual is None:
+        return False
+    for rows in _by_subject(problem):
+        R = kernel.structure.matrices(x[kernel.residual_part], block_of(problem.design, rows))
+        sds = np.sqrt(np.diagonal(R, axis1=1, axis2=2))
+        if (sds > 0.0).all() and np.isfinite(R).all():
+            smallest = np.linalg.eigvalsh(R / (sds[:, :, None] * sds[:, None, :]))[:, 0]
+            if (smallest < rows.shape[1] * np.finfo(float).eps).any():
+                return True
+    return False
+
+
 def residual_sds(problem: Problem, point: CriterionPoint) -> Array:
     """The fitted residual sd of every row, (n,)."""
     return float(np.sqrt(problem.sigma2(point.sigma2))) * unit_sds(problem, point.x)
