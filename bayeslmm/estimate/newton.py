@@ -32,6 +32,9 @@ DECREASE_TOLERANCE = 1e-12
 REFINED_DECREASE = 1e-16
 """Predicted decrease, 1e-8 standard errors from the optimum, above which a last step is taken that no value can judge."""
 
+ROUGH_TOLERANCE = 1e-8
+"""Tolerance above which a search is not to end at an optimum: it scouts, or its value is known no better."""
+
 MACHINE_EPSILON = float(np.finfo(float).eps)
 
 DIVERGED_DECREASE = 1e-8
@@ -256,7 +259,8 @@ class _Search[E: Evaluation]:
     def refine(self, found: Outcome[E]) -> Outcome[E]:
         """A step further where the gradient says that it is nearer to the optimum: the value is flat long before estimates are."""
         point = self.point
-        if not REFINED_DECREASE < found.predicted <= self.tolerance or point.hessian is None or not _finite(point.hessian):
+        last = self.tolerance <= ROUGH_TOLERANCE and REFINED_DECREASE < found.predicted <= self.tolerance
+        if not last or point.hessian is None or not _finite(point.hessian):
             return found
         values, vectors = self.model.axes(point.hessian)
         before = self._gain(values, vectors)
