@@ -54,7 +54,9 @@ def test_turned_axes_hold_the_same_model() -> None:
         np.testing.assert_allclose(there.gradient, 0.0, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] if name == "visits" else []) for name in MODELS])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in ("visits", "mixed_serial") else []) for name in MODELS]
+)
 @pytest.mark.parametrize("criterion", ["ML", "REML"])
 def test_at_a_limit_the_criterion_has_risen_by_the_chi_square_quantile(name: str, criterion: str) -> None:
     fit = fitted(name)

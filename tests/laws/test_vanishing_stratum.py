@@ -77,7 +77,10 @@ def test_groups_of_errors_end_at_0_like_levels_of_ident(name: str, seed: int) ->
     np.testing.assert_allclose(one[kept], other[kept], rtol=1e-3)
 
 
-@pytest.mark.parametrize("repeated", ["/ subject=g group=t", "k / subject=gt group=t type=ar(1)", "k / subject=gt group=t type=cs"])
+@pytest.mark.parametrize(
+    "repeated",
+    ["/ subject=g group=t", *(pytest.param(f"k / subject=gt group=t type={name}", marks=pytest.mark.slow) for name in ("ar(1)", "cs"))],
+)
 def test_a_listing_neither_tests_nor_counts_a_group_without_errors(repeated: str) -> None:
     data = one_exact_level(5).assign(k=np.tile([0, 0, 1, 2], 20))
     data["gt"] = data.g.astype(str) + data.t

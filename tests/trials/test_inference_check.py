@@ -113,7 +113,7 @@ def one_way(levels: int, clusters: int = 3) -> pd.DataFrame:
     return pd.DataFrame(cells, columns=["a", "g", "row"])
 
 
-@pytest.mark.parametrize("residual", [None, "cs(row | g)"])
+@pytest.mark.parametrize("residual", [None, pytest.param("cs(row | g)", marks=pytest.mark.slow)])
 def test_terms_are_tested_for_their_true_values(residual: str | None) -> None:
     options: dict[str, Any] = {"R": np.eye(3) + 0.5} if residual else {"sd": 0.7, "sigma": 1.0}
     plan = blm.assume("y ~ a" if residual else "y ~ a + (1 | g)", one_way(4), alpha=[0, 1, -1, 0.5], residual=residual, **options)

@@ -90,7 +90,7 @@ def test_batched_tests_are_those_of_fits_one_by_one(which: str) -> None:
         np.testing.assert_allclose(found.tests.df[b], table["df"], rtol=2e-3)
 
 
-@pytest.mark.parametrize("slopes", [pytest.param(0.001, marks=pytest.mark.slow), 0.1])
+@pytest.mark.parametrize("slopes", [pytest.param(size, marks=pytest.mark.slow) for size in (0.001, 0.1)])
 def test_near_a_boundary_nothing_fails_that_a_fit_by_itself_can_do(slopes: float) -> None:
     frame = pd.DataFrame([(i, j, x) for i in range(8) for j in range(6) for x in (0.0, 1.0)], columns=["subject", "item", "x"])
     sd = {"subject": [0.5, slopes], "item": [0.3, slopes]}
