@@ -96,6 +96,14 @@ class PooledBlockFactor:
     inverse: Array
 
 
+def add_effects(R: Array, links: Sequence[Array], ZT: Sequence[Array]) -> Array:
+    """V0 = R + the sum over terms of link * Z T T' Z', (B, k, k)."""
+    V = R.copy()
+    for link, own in zip(links, ZT, strict=True):
+        V += (own @ own.swapaxes(-1, -2)) * link
+    return V
+
+
 def _inverse(V: Array) -> tuple[Array, Array]:
     """log |V| (B,) and V^-1 of positive definite blocks."""
     L = np.linalg.cholesky(V)
@@ -500,17 +508,12 @@ class BlockDiagonalKernel:
             U = U / scale[..., None]
             Z = [z / scale[..., None] for z in Z]
         R = self.structure.matrices(phi, batch.block)
-        V = R.copy()
-        links, ZT = [], [z @ T for z, T in zip(Z, factors, strict=True)]
-        for term, own in zip(self.data.terms, ZT, strict=True):
-            link = level_mask(term, batch.rows)
-            V += (own @ own.swapaxes(-1, -2)) * link
-            links.append(link)
+        links, ZT = [level_mask(term, batch.rows) for term in self.data.terms], [z @ T for z, T in zip(Z, factors, strict=True)]
         root = None
         if apart:
             effects = [_effects(term, batch.rows, own) for term, own in zip(self.data.terms, ZT, strict=True)]
             logdet, root = _factorize_apart(R, effects)
             inverse = root.swapaxes(-1, -2) @ root
         else:
-            logdet, inverse = _inverse(V)
+            logdet, inverse = _inverse(add_effects(R, links, ZT))
         return StructuredBlockFactor(batch, U, tuple(Z), tuple(links), R, inverse, scale, root), float(logdet.sum())

@@ -21,7 +21,7 @@ from bayeslmm.data.design import ResidualDesign
 from bayeslmm.likelihood.criterion import CriterionPoint
 from bayeslmm.likelihood.kernel import Solution
 from bayeslmm.likelihood.problem import Problem
-from bayeslmm.likelihood.structured.kernel import BlockDiagonalState, StructuredBlockFactor
+from bayeslmm.likelihood.structured.kernel import BlockDiagonalState, StructuredBlockFactor, add_effects
 from bayeslmm.likelihood.structured.pooled import InvertedBlocks, PooledSubjectsKernel, many_matrices
 from bayeslmm.likelihood.structured.residual_structure import (
     BlockRows,
@@ -164,11 +164,9 @@ class ObservedRows:
 
 def _lower(state: BlockDiagonalState, part: StructuredBlockFactor) -> Array | None:
     """The Cholesky factor (1, B, k, k) of V0 of every block; None where V0 has none in rounding."""
-    V = part.R.copy()
-    for Z, link, term in zip(part.Z, part.link, state.kernel.random.terms, strict=True):
-        V += link * (Z @ term.covariance.matrix(state.x[term.part]) @ Z.swapaxes(-1, -2))
+    ZT = [Z @ T for Z, T in zip(part.Z, state.kernel.random_factors(state.x), strict=True)]
     try:
-        return np.linalg.cholesky(V)[None]
+        return np.linalg.cholesky(add_effects(part.R, part.link, ZT))[None]
     except np.linalg.LinAlgError:
         return None
 
