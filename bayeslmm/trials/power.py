@@ -487,14 +487,11 @@ def _refit_unsettled(
     values = (t.estimate, t.std_error, t.df, found.x, found.sigma2, found.settled)
     estimate, std_error, degrees, x, sigma2, settled = (own.copy() for own in values)
     settled[rest] = False
-    model: Any = fit.model
     for b in rest:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", BayesLMMWarning)
-                y = Y[:, b]
-                other = model.with_response(y) if dropout is None or visits is None else _observed_model(fit, y, dropout.kept(visits[b]))
-                own = require_finished(other.fit(fit.method))
+                own = require_finished(_model_of_trial(fit, Y[:, b], dropout, visits, b).fit(fit.method))
             single = fixed_effects(own, df, None, "expected").t(L)  # type: ignore[arg-type]
         except BayesLMMError:
             continue
@@ -631,12 +628,10 @@ def _one_by_one(
     """Fits one after the other, for methods and tests that are not laid out side by side."""
     Y = simulate_responses(fit.problem, fit.fixef_kept, fit.estimate.theta, fit.estimate.sigma, seed.spawn(nsim))
     rejected, estimates, singular, failed = [], [], 0, 0
-    model: Any = fit.model
     visits = None if dropout is None else dropout.draw_visits(np.random.default_rng(seed.spawn(1)[0]), nsim)
     for b, y in enumerate(Y.T):
         try:
-            other = model.with_response(y) if dropout is None or visits is None else _observed_model(fit, y, dropout.kept(visits[b]))
-            own = require_finished(other.fit(fit.method))
+            own = require_finished(_model_of_trial(fit, y, dropout, visits, b).fit(fit.method))
             effects = fixed_effects(own, df, None, "expected")  # type: ignore[arg-type]
             if len(test.L) > 1:
                 rejected.append(effects.joint(test.L, test.rhs).p_value < alpha)
@@ -652,11 +647,13 @@ def _one_by_one(
     return np.array(rejected, float), np.array(estimates), singular, failed
 
 
-def _observed_model(fit: Estimates, y: Array, kept: Any) -> Any:
-    """The model of the rows that are left of a simulated trial, whose outcome is a column of its own: the response may be a function."""
+def _model_of_trial(fit: Estimates, y: Array, dropout: Dropout | None, visits: Codes | None, b: int | np.integer[Any]) -> Any:
+    """The model of the rows that are left of trial b; after drop-out the outcome is a column, since the response may be a function."""
     model: Any = fit.model
+    if dropout is None or visits is None:
+        return model.with_response(y)
     frame = as_pandas(model.data).iloc[fit.design.rows]
     name = "simulated"
     while name in frame:
         name += "_"
-    return model.updated(f"{name} ~ .", frame.assign(**{name: y})[kept], {})
+    return model.updated(f"{name} ~ .", frame.assign(**{name: y})[dropout.kept(visits[b])], {})
