@@ -14,6 +14,7 @@ import numpy as np
 
 from bayeslmm._arrays import Array, Codes, seed_sequence
 from bayeslmm._types import Sampler
+from bayeslmm._validation import require_one_of
 from bayeslmm.bayes.log_posterior.density import Density, density
 from bayeslmm.bayes.log_posterior.priors import require_proper_posterior
 from bayeslmm.bayes.log_posterior.transforms import GeneralTransform, ScaledTransform, UnstructuredTransform
@@ -23,7 +24,7 @@ from bayeslmm.bayes.sampling.nuts import bfmi, ess, r_hat
 from bayeslmm.covariance.linalg import cholesky
 from bayeslmm.covariance.scaled import Homogeneous
 from bayeslmm.covariance.unstructured import band_positions
-from bayeslmm.errors import Check, DependencyError, SpecificationError, optional, optional_packages
+from bayeslmm.errors import Check, DependencyError, optional, optional_packages
 from bayeslmm.results.random_effects import terms_by_group
 
 HIERARCHICAL_WARM_UP = 1000
@@ -40,8 +41,7 @@ def sample_hierarchical(
 
     >>> post = model.sample(draws=200, seed=1, method="hierarchical")
     """
-    if sampler not in get_args(Sampler):
-        raise SpecificationError(f"sampler is {sampler!r}", "sampler", "use one of " + ", ".join(get_args(Sampler)))
+    require_one_of(sampler, get_args(Sampler), "sampler")
     seed_sequence(seed)  # what is no seed is refused before a graph is compiled
     begin = time.perf_counter()
     target = density(model.problem, model.spec.priors)

@@ -15,7 +15,7 @@ import numpy as np
 
 from bayeslmm._arrays import Array, seed_sequence
 from bayeslmm._types import SamplingMethod
-from bayeslmm._validation import require_count
+from bayeslmm._validation import require_count, require_one_of
 from bayeslmm.bayes.log_posterior.density import Density, density, require_room_for_draws
 from bayeslmm.bayes.log_posterior.priors import require_proper_posterior
 from bayeslmm.bayes.posterior.data import PosteriorDraws
@@ -42,7 +42,7 @@ from bayeslmm.bayes.sampling.surrogate import (
     is_worth_polynomials,
     relative_map,
 )
-from bayeslmm.errors import Check, SpecificationError, show_value
+from bayeslmm.errors import Check, SpecificationError
 from bayeslmm.estimate.estimate import check_not_exact
 from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel
 
@@ -101,8 +101,7 @@ def sample(
     """
     begin = time.perf_counter()
     draws, chains = require_count(draws, "draws"), require_count(chains, "chains")
-    if not isinstance(method, str) or method not in get_args(SamplingMethod):
-        raise SpecificationError(f"method is {show_value(method)}", "method", "use one of " + ", ".join(get_args(SamplingMethod)))
+    require_one_of(method, get_args(SamplingMethod), "method")
     if method == "hierarchical":
         return sample_hierarchical(
             model,
