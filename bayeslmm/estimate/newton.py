@@ -205,15 +205,15 @@ class _Search[E: Evaluation]:
     def outcome(self, converged: bool, *, left: bool = False) -> Outcome[E]:
         return Outcome(self.point, converged, self.predicted, tuple(self.path), left)
 
-    def _gain(self, values: Array, vectors: Array) -> float:
-        slope = vectors.T @ self.point.gradient
+    def _gain(self, values: Array, vectors: Array, gradient: Array) -> float:
+        slope = vectors.T @ gradient
         return 0.5 * float(slope @ (slope / values))
 
     def is_settled(self) -> Outcome[E] | None:
         """Whether anything is left to gain at the point; the matrix of the last point is asked first, it is often near enough to tell."""
         point = self.point
         if self.axes is not None:
-            self.predicted = self._gain(*self.axes)
+            self.predicted = self._gain(*self.axes, point.gradient)
             if self.predicted <= self.tolerance:
                 return self.outcome(True)
         if point.hessian is None or not _finite(point.hessian):
@@ -232,7 +232,7 @@ class _Search[E: Evaluation]:
                 self.predicted = left
                 return self.outcome(True)
         self.axes = self.model.axes(point.hessian)
-        self.predicted = self._gain(*self.axes)
+        self.predicted = self._gain(*self.axes, point.gradient)
         if self.predicted <= self.tolerance:
             return self.outcome(True)
         far = self.predicted <= DIVERGED_DECREASE and self.diverging is not None and self.diverging(point.x)
@@ -263,14 +263,11 @@ class _Search[E: Evaluation]:
         if not last or point.hessian is None or not _finite(point.hessian):
             return found
         values, vectors = self.model.axes(point.hessian)
-        before = self._gain(values, vectors)
         trial = self.function(point.x - vectors @ (vectors.T @ point.gradient / values))
         self.path.append((trial.x, trial.value))
-        if trial.value <= point.value + 8.0 * MACHINE_EPSILON * abs(point.value) and _finite(trial.gradient):
-            self.point = trial
-            self.predicted = self._gain(values, vectors)
-            if not self.predicted < before:
-                self.point, self.predicted = point, found.predicted
+        left = self._gain(values, vectors, trial.gradient)
+        if trial.value <= point.value + 8.0 * MACHINE_EPSILON * abs(point.value) and left < self._gain(values, vectors, point.gradient):
+            self.point, self.predicted = trial, left
         return self.outcome(True)
 
     def _measure(self, hessian: Array) -> None:
