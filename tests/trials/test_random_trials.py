@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,7 +10,9 @@ import pandas as pd
 import pytest
 
 import bayeslmm as blm
+from bayeslmm.estimate.batch_descent import BatchFits
 from bayeslmm.estimate.newton import minimise_criterion
+from bayeslmm.inference.intervals import resampling
 from bayeslmm.inference.intervals.resampling import visit_parameters
 from tests.trials.test_imputation import law
 
@@ -149,6 +152,30 @@ def test_the_jackknife_is_a_loop_of_fits_at_their_optimum(seed: int) -> None:
         want = one.trial.complete(exact)[0][:, :]  # type: ignore[union-attr]
         got = np.delete(imp.values[k], k - 1, axis=0)
         np.testing.assert_allclose(got, want, rtol=0, atol=1e-8 * trial.data["y"].std())
+
+
+@pytest.mark.parametrize("seed", [3, 6])
+def test_what_does_not_settle_side_by_side_is_fitted_by_its_rows(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every ninth refit is said not to have settled: the parameters stay those of the others' way, and none is lost."""
+    fit = random_trial(seed).impute(resampling=None).trial.fit  # type: ignore[union-attr]
+    N = fit.problem.design.residual.subject.size
+    counts = np.random.default_rng(seed).multinomial(N, np.full(N, 1 / N), 6).astype(float)
+
+    def refits() -> list[Any]:
+        begin = fit.problem, fit.estimate.x, fit.restricted
+        return [resampling.refit_without_each(*begin), resampling.fit_reweighted_subjects(*begin, counts)]
+
+    def unsettled(*arguments: Any) -> BatchFits:
+        found = descend(*arguments)
+        every = np.arange(len(found.settled)) % 9 == 0
+        return replace(found, x=np.where(every[:, None], np.nan, found.x), settled=found.settled & ~every)
+
+    want, descend = refits(), resampling.descend
+    monkeypatch.setattr(resampling, "descend", unsettled)
+    for one, other in zip(want, refits(), strict=True):
+        assert one.settled.all() and other.settled.all()
+        np.testing.assert_allclose(other.alpha, one.alpha, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(other.R, one.R, rtol=1e-4, atol=1e-5 * np.abs(one.R).max())
 
 
 @pytest.mark.parametrize("seed", [2, 5])

@@ -39,7 +39,7 @@ from bayeslmm.inference.intervals.batch_structured import (
     whole_sample,
     without_each,
 )
-from bayeslmm.likelihood.identification import pivoted_root
+from bayeslmm.likelihood.identification import full_rank, pivoted_root
 from bayeslmm.likelihood.problem import Problem, build_problem
 from bayeslmm.likelihood.random_effects.cross_products import CrossProducts
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel
@@ -149,11 +149,13 @@ def refit_without_each(problem: Problem, start: Array, restricted: bool, progres
     residual = problem.design.residual
     assert residual is not None
     N = residual.subject.size
+    weights = 1.0 - np.eye(N)
     if not poolable(problem):
-        return _one_by_one(problem, start, restricted, 1.0 - np.eye(N), progress)
+        return _one_by_one(problem, start, restricted, weights, progress)
     groups = subject_groups(problem)
     whole, cells = whole_sample(groups), sum(group.matrix_cells for group in groups)
-    return _in_parts(problem, cells, N, lambda part: without_each(groups, whole, part, np.arange(N)), start, restricted, progress)
+    found = _in_parts(problem, cells, N, lambda part: without_each(groups, whole, part, np.arange(N)), start, restricted, progress)
+    return _settle_by_rows(problem, start, restricted, weights, found)
 
 
 def fits_without_each(problem: Problem, level_of: Codes, size: int, start: Array, restricted: bool) -> Iterator[tuple[BatchFits, Array]]:
@@ -179,7 +181,8 @@ def fit_reweighted_subjects(
         return _one_by_one(problem, start, restricted, weights, progress)
     groups = subject_groups(problem)
     cells = sum(group.cells for group in groups)
-    return _in_parts(problem, cells, len(weights), lambda part: weigh_subjects(groups, weights[part]), start, restricted, progress)
+    found = _in_parts(problem, cells, len(weights), lambda part: weigh_subjects(groups, weights[part]), start, restricted, progress)
+    return _settle_by_rows(problem, start, restricted, weights, found)
 
 
 def _in_parts(
@@ -201,6 +204,16 @@ def _in_parts(
     return concatenate_fields(found)
 
 
+def _settle_by_rows(problem: Problem, start: Array, restricted: bool, weights: Array, found: VisitParameters) -> VisitParameters:
+    """The sets that have not settled, fitted by themselves to rows: near a singular R sums lack the digits that tell ends apart."""
+    rest = np.flatnonzero(~found.settled)
+    if not len(rest):
+        return found
+    order = np.arange(found.size)
+    order[rest] = found.size + np.arange(len(rest))
+    return concatenate_fields([found, _one_by_one(problem, start, restricted, weights[rest], None)]).take(order)
+
+
 def _one_by_one(
     problem: Problem, start: Array, restricted: bool, weights: Array, progress: Callable[[int], None] | None
 ) -> VisitParameters:
@@ -210,7 +223,10 @@ def _one_by_one(
     for b, own in enumerate(weights):
         drawn = np.repeat(np.arange(len(own)), own.astype(np.int64))
         try:
-            other = build_problem(resample_design(design, design.residual.subject, drawn))
+            again = resample_design(design, design.residual.subject, drawn)
+            if not full_rank(again.X):
+                raise np.linalg.LinAlgError("columns of X are collinear in the rows drawn")
+            other = build_problem(again)
             outcome, _ = search(other, restricted, start)
             point = outcome.point
             assert point.state is not None
