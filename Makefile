@@ -4,6 +4,8 @@ BIN := .venv/bin
 # Two processes of tests share the machine: BLAS threads on top of them only get in each other's way.
 ONE_THREAD := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 JOBS ?= 2
+# What was compiled once is read by every process after it, also where the environment keeps Python from writing it.
+unexport PYTHONDONTWRITEBYTECODE
 PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest
 
 # The laws that take a minute: kernels against the definition, the optimum, names, invariance.

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# Each process of tests, and each Python that a test starts, reads what an earlier one compiled, also where the environment keeps Python
+# from writing it: to compile the package and its libraries again takes a child longer than what it is asked.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 settings.register_profile("quick", max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
@@ -21,6 +28,12 @@ def shared_folder() -> Path | None:
     named = os.environ.get("BAYESLMM_SHARED")
     folder = Path(named) if named else ROOT.parent / "shared"
     return folder if (folder / "reference").is_dir() else None
+
+
+def pytest_collection_finish() -> None:
+    """Tests and modules stay to the end: the collector of garbage need not look at them again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_report_header() -> str:
