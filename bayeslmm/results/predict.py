@@ -25,7 +25,7 @@ from bayeslmm.data.rows import numbers_by_position
 from bayeslmm.errors import BayesLMMWarning, PredictionError, SpecificationError, show_value, warn_user
 from bayeslmm.likelihood.identification import Aliases
 from bayeslmm.likelihood.prediction import row_variances
-from bayeslmm.likelihood.structured.prediction import LaterVisits, ResidualIndex, subject_rows
+from bayeslmm.likelihood.structured.prediction import LaterVisits, ResidualIndex, subject_means, subject_rows
 from bayeslmm.likelihood.structured.residual_covariance import residual_sds
 from bayeslmm.likelihood.structured.residual_structure import VarianceFunction
 from bayeslmm.results.fitted import population_mean
@@ -528,6 +528,9 @@ def _condition_on_observed(fit: Estimates, rows: NewData, newdata: Any, *, level
         alone = replace(place, subject=np.full(len(rows.X), -1))
         outcome = subject_rows(fit.problem, fit.point, rows.X, Zs, nowhere, alone)[1]
         return rows, Prediction(_mean(fit, rows), _population_variance(fit, rows), outcome + new_effects(fit, rows, conditional=False))
+    if interval is None:
+        mean = _mean(fit, rows) + subject_means(fit.problem, fit.point, Zs, known, place)
+        return rows, Prediction(mean, mean, mean)
     gained, outcome, mean = subject_rows(fit.problem, fit.point, rows.X, Zs, known, place)
     if fit.design.residual is None and interval == "confidence":
         mean = subject_rows(fit.problem, fit.point, rows.X, Zs, known, None)[1]

@@ -34,3 +34,27 @@ def test_an_observed_outcome_has_no_variance_left(noise: float, formula: str, st
     seen = fit.predict(data, interval="prediction")
     assert np.abs(seen["estimate"] - data.y).max() < 1e-8
     assert (seen["std_error"] == 0.0).all()
+    assert np.abs(fit.predict(data)["estimate"] - data.y).max() < 1e-8
+
+
+@pytest.mark.parametrize(
+    ("formula", "options"),
+    [
+        ("y ~ C(t)", {"residual": "us(t | g)"}),
+        ("y ~ t + (1 | g)", {"residual": "ar1(t | g)", "weights": "w"}),
+        ("y ~ t + (1 | h)", {"residual": "ar1(t | g)", "variance": "exp(t)"}),
+        ("y ~ t", {"residual": "ar1(t | g)"}),
+    ],
+)
+def test_rows_are_predicted_by_themselves_as_among_all(formula: str, options: dict[str, str]) -> None:
+    """Only the subjects of the rows are looked at: rows of known, of half known and of new subjects, with and without an interval."""
+    rng = np.random.default_rng(5)
+    data = repeated(0.5, 5).assign(w=lambda d: rng.uniform(0.5, 2.0, len(d)), h=lambda d: d.g.str[:1])
+    data["y"] = data["y"] + rng.normal(size=len(data))
+    fit = blm.LMM(formula, data, check="warn", **options).fit()
+    asked = pd.concat([data.sample(12, random_state=1), data.head(3).assign(g="new"), data.tail(4).assign(h="other")])
+    asked["t"] = rng.permutation(asked["t"])
+    whole = fit.predict(asked, interval="prediction", new_levels="population")
+    one_by_one = [fit.predict(asked.iloc[[i]], interval="prediction", new_levels="population") for i in range(len(asked))]
+    np.testing.assert_allclose(pd.concat(one_by_one), whole, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(fit.predict(asked, new_levels="population")["estimate"], whole["estimate"], rtol=1e-9)

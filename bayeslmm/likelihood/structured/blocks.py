@@ -28,6 +28,10 @@ class RowBatch:
     rows: Codes
     block: BlockRows
 
+    def part(self, own: Codes) -> RowBatch:
+        """Some of the blocks."""
+        return self if len(own) == len(self.rows) else RowBatch(self.rows[own], self.block.part(own))
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PooledBatch:

@@ -78,6 +78,14 @@ class StructuredBlockFactor:
     scale: Array
     root: Array | None
 
+    def part(self, own: Codes) -> StructuredBlockFactor:
+        """Some of the blocks."""
+        if len(own) == len(self.U):
+            return self
+        Z, link = tuple(each[own] for each in self.Z), tuple(each[own] for each in self.link)
+        root = None if self.root is None else self.root[own]
+        return StructuredBlockFactor(self.batch.part(own), self.U[own], Z, link, self.R[own], self.inverse[own], self.scale[own], root)
+
     @cached_property
     def whitened(self) -> Array:
         """root [X y], (B, k, r)."""
@@ -195,9 +203,23 @@ class BlockDiagonalState:
     @cached_property
     def row_states(self) -> list[StructuredBlockFactor]:
         """All rows in their blocks, those of pooled subjects too."""
-        log_scale = self.kernel.log_scale(self.x)[0]
-        T = self.kernel.random_factors(self.x)
-        return [*self.rows, *(self.kernel.factorize(batch, self.phi, T, log_scale)[0] for batch in self.kernel.data.pooled_rows)]
+        return [*self.rows, *self._factorize_pooled(self.kernel.data.pooled_rows)]
+
+    def blocks_of(self, rows: Codes) -> list[StructuredBlockFactor]:
+        """The blocks of `row_states` that some rows are in."""
+        asked = np.zeros(self.kernel.data.n, np.bool_)
+        asked[rows] = True
+
+        def touched(batch: RowBatch) -> Codes:
+            return np.flatnonzero(asked[batch.rows].any(axis=1))
+
+        held = [state.part(own) for state in self.rows if len(own := touched(state.batch))]
+        pooled = [batch.part(own) for batch in self.kernel.data.pooled_rows if len(own := touched(batch))]
+        return [*held, *self._factorize_pooled(pooled)]
+
+    def _factorize_pooled(self, batches: Sequence[RowBatch]) -> list[StructuredBlockFactor]:
+        log_scale, T = self.kernel.log_scale(self.x)[0], self.kernel.random_factors(self.x)
+        return [self.kernel.factorize(batch, self.phi, T, log_scale)[0] for batch in batches]
 
     @cached_property
     def positions(self) -> tuple[Codes, Codes]:

@@ -121,27 +121,27 @@ class ObservedRows:
     """The observed rows at t points x (t, size).
 
     solution : the profile in alpha; divisor : (1, n or 1) what rows were divided by
-    blocks : V0^-1, made where a new row is tied to one: rows that were added up have none
+    blocks : V0^-1 of the blocks that some rows are in, made where a new row is tied to one: rows that were added up have none
     error_sds : (t or 1, n or 1) the sds of their errors that this leaves, but for R0
     """
 
     x: Array
     solution: Solution
-    blocks: Callable[[], Sequence[InvertedBlocks]]
+    blocks: Callable[[Codes], Sequence[InvertedBlocks]]
     divisor: Array
     error_sds: Array
 
     @classmethod
-    def at_point(cls, state: BlockDiagonalState) -> ObservedRows:
-        """Those of one evaluation."""
+    def at_point(cls, state: BlockDiagonalState, v: Array | None = None) -> ObservedRows:
+        """Those of one evaluation; v : (r, m) columns [X y] v that are asked of them, all of [X y] where None."""
         log_scale = state.kernel.log_scale(state.x)[0]
 
-        @cache
-        def blocks() -> list[InvertedBlocks]:
-            kinds = [np.arange(len(part.U)) for part in state.row_states]
+        def blocks(rows: Codes) -> list[InvertedBlocks]:
             return [
-                InvertedBlocks(part.batch.rows, part.U, part.inverse[None], kind, _lower(state, part))
-                for part, kind in zip(state.row_states, kinds, strict=True)
+                InvertedBlocks(
+                    part.batch.rows, part.U if v is None else part.U @ v, part.inverse[None], np.arange(len(part.U)), _lower(state, part)
+                )
+                for part in state.blocks_of(rows)
             ]
 
         return cls(state.x[None], state.solution, blocks, np.exp(_or_zeros(log_scale))[None], np.ones((1, 1)))
@@ -153,10 +153,11 @@ class ObservedRows:
         error_sds = np.ones((1, 1))
         if kernel.variance.size:
             error_sds = np.exp(kernel.variance.log_multipliers(x[:, kernel.variance_part], np.arange(kernel.data.n)))
+        whole = cache(lambda: list(patterns.invert_blocks(patterns.all_rows(), x)))
         return cls(
             x,
             solution,
-            cache(lambda: list(patterns.invert_blocks(patterns.all_rows(), x))),
+            lambda _: whole(),
             np.exp(_or_zeros(kernel.data.log_weight_scale))[None],
             error_sds,
         )
@@ -198,6 +199,14 @@ def subject_rows(
     return gained[0], outcome[0], of_mean[0]
 
 
+def subject_means(problem: Problem, point: CriterionPoint, Zs: Sequence[Array], codes: Sequence[Codes], place: ResidualIndex) -> Array:
+    """The first of `subject_rows` alone, (n,): one column of what the observed rows left stands for all of [X y]."""
+    state = _state(point)
+    observed = ObservedRows.at_point(state, state.v[:, None])
+    covariances, own = _covariances(problem, observed, Zs, codes, (place, place.log_scale[None]))
+    return np.asarray(problem.standardization.y_scale * _meet(observed, covariances, own.shape, 1)[0, :, 0])
+
+
 def rows_given_observed(
     problem: Problem,
     observed: ObservedRows,
@@ -208,9 +217,22 @@ def rows_given_observed(
     place: tuple[ResidualIndex, Array] | None,
 ) -> tuple[Array, Array, Array]:
     """`subject_rows` at t points with residual variances sigma2 (t,): (t, n) each; place : with its log scales (t or 1, n)."""
-    c, kernel, x = problem.standardization, problem.structured, observed.x
+    c = problem.standardization
+    covariances, own = _covariances(problem, observed, Zs, codes, place)
+    gained, left, d = _condition_on_observed(observed, covariances, c.functions(X), own)
+    through_alpha = ((d @ observed.solution.information_inverse) * d).sum(-1)
+    unit, variance = sigma2[:, None] * c.y_scale**2, left + through_alpha
+    # an outcome that was observed has no variance left: what the differences leave of it is rounding
+    return c.y_scale * gained, unit * np.where(variance > ROUNDING_VARIANCE * own, variance, 0.0), unit * through_alpha
+
+
+def _covariances(
+    problem: Problem, observed: ObservedRows, Zs: Sequence[Array], codes: Sequence[Codes], place: tuple[ResidualIndex, Array] | None
+) -> tuple[list[SparseCovariances], Array]:
+    """Of new rows with those observed, and their own variances (t, n)."""
+    kernel, x = problem.structured, observed.x
     assert kernel is not None
-    covariances, own = [], np.zeros((len(x), len(X)))
+    found, own = [], np.zeros((len(x), len(place[0].group if place is not None else codes[0])))
     for i, (term, data) in enumerate(zip(problem.random.terms, kernel.data.terms, strict=True)):
         D = term.covariance.matrix(x[:, term.part])
         z = np.where(codes[i][:, None] >= 0, Zs[i] @ term.map.whole, 0.0)
@@ -219,16 +241,12 @@ def rows_given_observed(
         zD = z @ D
         own += (zD * z).sum(-1) * size[level]
         rows = problem.design.terms[i].group.sorted_rows
-        covariances.append(_through_levels(zD, level, data.Z, observed.divisor, rows, data.relationship))
+        found.append(_through_levels(zD, level, data.Z, observed.divisor, rows, data.relationship))
     if place is not None:
         residual, variance = _through_errors(problem, observed, *place)
         own += variance
-        covariances += [] if residual is None else [residual]
-    gained, left, d = _condition_on_observed(observed, covariances, c.functions(X), own)
-    through_alpha = ((d @ observed.solution.information_inverse) * d).sum(-1)
-    unit, variance = sigma2[:, None] * c.y_scale**2, left + through_alpha
-    # an outcome that was observed has no variance left: what the differences leave of it is rounding
-    return c.y_scale * gained, unit * np.where(variance > ROUNDING_VARIANCE * own, variance, 0.0), unit * through_alpha
+        found += [] if residual is None else [residual]
+    return found, own
 
 
 def _through_levels(
@@ -302,19 +320,28 @@ def _condition_on_observed(
     observed: ObservedRows, covariances: Sequence[SparseCovariances], X: Array, own: Array
 ) -> tuple[Array, Array, Array]:
     """c' V^-1 (y - X alpha), v - c' V^-1 c (t, N) and x - X' V^-1 c (t, N, p) of every new row."""
-    (t, N), p = own.shape, X.shape[1]
-    blocks = observed.blocks() if any(part.old.size for part in covariances) else []
-    n = sum(block.rows.size for block in blocks)
-    batch, position = np.empty((2, n), np.int64)
+    p = X.shape[1]
+    met = _meet(observed, covariances, own.shape, p + 1)
+    d = X - met[..., :p]
+    gained = met[..., p] - (met[..., :p] @ observed.solution.alpha[..., None])[..., 0]
+    return gained, own - met[..., p + 1], d
+
+
+def _meet(observed: ObservedRows, covariances: Sequence[SparseCovariances], shape: tuple[int, ...], columns: int) -> Array:
+    """U' V^-1 c of the columns U of the observed rows, and c' V^-1 c, of every new row: (t, N, columns + 1)."""
+    t, N = shape
+    tied = np.concatenate([*(part.old for part in covariances), np.zeros(0, np.int64)])
+    blocks = observed.blocks(tied) if len(tied) else []
+    batch, position = np.empty((2, 1 + max((int(block.rows.max()) for block in blocks), default=-1)), np.int64)
     for number, block in enumerate(blocks):
         batch[block.rows], position[block.rows] = number, np.arange(block.rows.size).reshape(block.rows.shape)
-    met = np.zeros((t, N, p + 2))
+    met = np.zeros((t, N, columns + 1))
     for number, block in enumerate(blocks):
         B, k = block.rows.shape
         mine = [batch[part.old] == number for part in covariances]
         # a new row and a block that it is tied to; rows of new subjects alone have none
         keys = [part.new[own] * B + position[part.old[own]] // k for part, own in zip(covariances, mine, strict=True)]
-        pairs, pair = np.unique(np.concatenate([*keys, np.zeros(0, np.int64)]), return_inverse=True)
+        pairs, pair = _number(np.concatenate(keys))
         if not len(pairs):
             continue
         (new, at), begin, c = np.divmod(pairs, B), 0, np.zeros((t, len(pairs), k))
@@ -322,15 +349,23 @@ def _condition_on_observed(
             old = part.old[own_pairs]
             c[:, pair[begin : begin + len(old)], position[old] % k] += part.values[:, own_pairs]
             begin += len(old)
-        Xyw, explained = block.meet(c, at)
-        found = np.concatenate([Xyw, explained[..., None]], axis=-1)
-        if len(new) == len(np.unique(new)):
+        products, explained = block.meet(c, at)
+        found = np.concatenate([products, explained[..., None]], axis=-1)
+        if (new[1:] != new[:-1]).all():
             met[:, new] += found
         else:
             np.add.at(met.swapaxes(0, 1), new, found.swapaxes(0, 1))
-    d = X - met[..., :p]
-    gained = met[..., p] - (met[..., :p] @ observed.solution.alpha[..., None])[..., 0]
-    return gained, own - met[..., p + 1], d
+    return met
+
+
+def _number(keys: Codes) -> tuple[Codes, Codes]:
+    """The distinct keys in order, and which of them each is: as `np.unique`, many times faster where they stand in order already."""
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    first = np.concatenate([[True], ordered[1:] != ordered[:-1]])[: len(keys)]
+    number = np.empty(len(keys), np.int64)
+    number[order] = np.cumsum(first) - 1
+    return ordered[first], number
 
 
 def _state(point: CriterionPoint) -> BlockDiagonalState:
