@@ -54,9 +54,8 @@ def test_it_is_the_definition(kind: str, weights: str | None) -> None:
 def test_CR2_is_unbiased_if_the_model_holds() -> None:
     """A_i (I - H_ii) A_i = I, so that the expected meat is X'V^-1 X."""
     robust = sandwich(blm.LMM("y ~ a * x + (x | g)", unbalanced()).fit(), "CR2")
-    G, E = robust.products.G, robust.E
-    left = (G @ E) - G @ robust.C @ (G @ E)
-    meat = (E.swapaxes(-1, -2) @ left).sum(0)
+    F, A, H = robust.F, robust.A, robust.H
+    meat = (F.swapaxes(-1, -2) @ A @ (np.eye(len(H[0])) - H) @ A @ F).sum(0)
     np.testing.assert_allclose(meat @ robust.C, np.eye(len(meat)), atol=1e-9)
 
 
@@ -69,8 +68,26 @@ def test_products_of_clusters_are_those_of_whitened_rows(formula: str, options: 
     fit = blm.LMM(formula, data, check="warn", **options).fit()
     factor = cluster_factor(fit.design, None)
     found, rows = cluster_products(fit, factor), _from_rows(fit, factor)
-    np.testing.assert_allclose(found.G, rows.G, rtol=0, atol=1e-9 * np.abs(rows.G).max())
+    G = found.G if found.F is None else found.F.swapaxes(-1, -2) @ found.F
+    assert G is not None and rows.G is not None
+    np.testing.assert_allclose(G, rows.G, rtol=0, atol=1e-9 * np.abs(rows.G).max())
     np.testing.assert_allclose(found.s, rows.s, rtol=0, atol=1e-9 * np.abs(rows.s).max())
+
+
+@pytest.mark.parametrize("kind", list(LEVERAGE_POWERS))
+@pytest.mark.parametrize("options", [{"residual": "csh(t | g)"}, {"residual": "cs(t | g)"}, {"residual": "ar1(t | g)", "weights": "w"}])
+def test_few_visits_and_many_columns_are_the_same_sandwich(kind: str, options: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The eigenproblem of a cluster's rows against that of its columns: covariance and every degree of freedom."""
+    data = unbalanced()
+    data["t"] = data.groupby("g").cumcount()
+    data = data[data["t"] < 4].sample(frac=0.8, random_state=1)
+    fit = blm.LMM("y ~ a * C(t) + a * x", data, **options).fit()
+    few = sandwich(fit, kind)
+    assert few.F.shape[1] < few.F.shape[2]
+    monkeypatch.setattr("bayeslmm.inference.fixed_effects.sandwich.cluster_products", _from_rows)
+    whole, L = sandwich(fit, kind), np.random.default_rng(1).normal(size=(5, len(few.C)))
+    np.testing.assert_allclose(few.vcov, whole.vcov, rtol=0, atol=1e-9 * np.abs(whole.vcov).max())
+    np.testing.assert_allclose(few.rows(L), whole.rows(L), rtol=1e-7)
 
 
 def test_names_of_mmrm_are_understood() -> None:

@@ -5,8 +5,8 @@ U_i U_i', of rank p, and every power of I - U_i U_i' comes from a p x p eigenpro
 
     C_CR = c C { sum_i X~_i' A_i e~_i e~_i' A_i X~_i } C,   A_i = I (CR0, CR1), (I - H_ii)^(-1/2) (CR2), (I - H_ii)^-1 (CR3)
 
-With A_i = I + X~_i N_i X~_i', nothing of a cluster is needed but G_i = X_i' V_i^-1 X_i and s_i = X_i' V_i^-1 e_i: rows of the whitened
-matrices are never formed where the random effects of a cluster are few or its V^-1 is at hand.
+Nothing of a cluster is needed but G_i = X_i' V_i^-1 X_i and s_i = X_i' V_i^-1 e_i. Any F_i with F_i' F_i = G_i stands for X~_i, with
+F_i C F_i' in place of H_ii: rows of the whitened matrices where they are fewer than columns, the eigenvectors of G_i in C elsewhere.
 
 Pustejovsky and Tipton (2018), Journal of Business & Economic Statistics 36, 672-683.
 """
@@ -36,32 +36,36 @@ FULL_LEVERAGE = 1e-10
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ClusterProducts:
-    """G (K, p, p) X_i' V_i^-1 X_i and s (K, p) X_i' V_i^-1 e_i of every cluster, on standardized columns of X."""
+    """s (K, p) X_i' V_i^-1 e_i of every cluster, on standardized columns of X, and F (K, m, p) or G (K, p, p) = F' F = X_i' V_i^-1 X_i."""
 
-    G: Array
     s: Array
+    F: Array | None = None
+    G: Array | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sandwich:
     """A robust covariance on standardized columns, and what its degrees of freedom need.
 
-    C : (p, p) model-based; vcov : (p, p) robust; products : of the clusters; E : (K, p, p) I + N_i G_i, so that A_i X~_i = X~_i E_i
+    C : (p, p) model-based; vcov : (p, p) robust
+    F : (K, m, p) rows that stand for the whitened ones of each cluster; H, A : (K, m, m) F C F' and its adjustment
     """
 
     C: Array
     vcov: Array
-    products: ClusterProducts
-    E: Array
+    F: Array
+    H: Array
+    A: Array
 
     def rows(self, L: Array) -> Array:
         """Bell and McCaffrey: (tr P)^2 / tr P^2, P the covariance of the clusters' parts of the contrast if the model holds."""
-        moved = self.E @ (self.C @ L.T)
-        u = self.products.G @ moved
-        length = np.einsum("kxr,kxr->kr", moved, u)
-        pulled = np.einsum("kxr,xy,kyr->kr", u, self.C, u, optimize=True)
-        CS = self.C @ np.einsum("kxr,kyr->rxy", u, u)
-        square = (length**2 - 2.0 * length * pulled).sum(0) + np.einsum("rxy,ryx->r", CS, CS)
+        (K, m, p), r = self.F.shape, len(L)
+        moved = self.A @ (self.F.reshape(-1, p) @ (self.C @ L.T)).reshape(K, m, r)
+        length = (moved**2).sum(1)
+        pulled = (moved * (self.H @ moved)).sum(1)
+        u = np.ascontiguousarray((self.F.swapaxes(-1, -2) @ moved).transpose(2, 0, 1))
+        CS = self.C @ (u.swapaxes(-1, -2) @ u)
+        square = (length**2 - 2.0 * length * pulled).sum(0) + (CS * CS.swapaxes(-1, -2)).sum((-1, -2))
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.asarray((length - pulled).sum(0) ** 2 / square)
 
@@ -82,13 +86,13 @@ def sandwich(fit: Fitted, kind: str, cluster: str | None = None) -> Sandwich:
     C = scale * fit.point.state.solution.information_inverse[0]
     with one_thread():
         products = cluster_products(fit, factor)
-        E = _adjustment(products.G, C, LEVERAGE_POWERS[kind])
-        scores = np.einsum("kxy,kx->ky", E, products.s)
-        meat = scores.T @ scores
+        F, H, A, gain = _adjustment(products, C, LEVERAGE_POWERS[kind])
+        pulled = products.s + (F.swapaxes(-1, -2) @ (gain @ (F @ (products.s @ C)[..., None])))[..., 0]
+        meat = pulled.T @ pulled
     m = len(factor.levels)
     c = m / (m - 1.0) if kind == "CR1" and m > 1 else 1.0
     vcov = c * C @ meat @ C
-    return Sandwich(C, 0.5 * (vcov + vcov.T), products, E)
+    return Sandwich(C, 0.5 * (vcov + vcov.T), F, H, A)
 
 
 def cluster_factor(design: Design, cluster: str | None) -> GroupingFactor:
@@ -124,19 +128,26 @@ def _check_unrelated(design: Design, cluster: GroupingFactor) -> None:
             )
 
 
-def _adjustment(G: Array, C: Array, power: float) -> Array:
-    """I + N_i G_i of every cluster, (K, p, p)."""
-    if power == 0.0:
-        return np.broadcast_to(np.eye(len(C)), G.shape)
-    root = np.linalg.cholesky(C)
-    values, vectors = np.linalg.eigh(root.T @ G @ root)
+def _adjustment(products: ClusterProducts, C: Array, power: float) -> tuple[Array, Array, Array, Array]:
+    """F (K, m, p), H = F C F', A = (I - H)^power and (A - I) H^-1, (K, m, m) each."""
+    if products.F is not None:
+        F = products.F
+        H = F @ C @ F.swapaxes(-1, -2)
+        values, vectors = np.linalg.eigh(H)
+    else:
+        assert products.G is not None
+        root = np.linalg.cholesky(C)
+        values, vectors = np.linalg.eigh(root.T @ products.G @ root)
+        F = np.linalg.solve(root.T, vectors * np.sqrt(np.maximum(values, 0.0))[:, None, :]).swapaxes(-1, -2)
+        vectors = np.broadcast_to(np.eye(len(C)), vectors.shape)
+        H = vectors * values[:, None, :]
     left = 1.0 - values
     with np.errstate(divide="ignore", invalid="ignore"):
         # where nothing is left the generalised inverse has 0; ((1 - h)^power - 1) / h tends to -power at h = 0
-        f = np.where(left > FULL_LEVERAGE, np.maximum(left, FULL_LEVERAGE) ** power, 0.0)
-        weights = np.where(values > FULL_LEVERAGE, (f - 1.0) / values, -power)
-    half = root @ vectors
-    return np.asarray(np.eye(len(C)) + (half * weights[:, None, :]) @ half.swapaxes(-1, -2) @ G)
+        f = np.where(left > FULL_LEVERAGE, np.maximum(left, FULL_LEVERAGE) ** power, 0.0) if power else np.ones_like(left)
+        gain = np.where(values > FULL_LEVERAGE, (f - 1.0) / values, -power)
+    A, gained = ((vectors * own[:, None, :]) @ vectors.swapaxes(-1, -2) for own in (f, gain))
+    return F, H, A, gained
 
 
 # -- the products of clusters ------------------------------------------------------------------------------------------------------------
@@ -163,14 +174,24 @@ def cluster_products(fit: Fitted, factor: GroupingFactor) -> ClusterProducts:
 def _from_blocks(fit: Fitted, factor: GroupingFactor) -> ClusterProducts:
     state, scale = fit.point.state, fit.problem.standardization.y_scale
     assert isinstance(state, BlockDiagonalState)
-    p = fit.problem.criterion.p
-    G, s = np.zeros((factor.size, p, p)), np.zeros((factor.size, p))
+    p, unit = fit.problem.criterion.p, fit.point.sigma2 * scale**2
+    s, levels, found = np.zeros((factor.size, p)), [], []
     for part, e in zip(state.row_states, state.residual_scores, strict=True):
         level, X = factor.codes[part.batch.rows[:, 0]], part.U[..., :p]
-        np.add.at(G, level, X.swapaxes(-1, -2) @ part.inverse @ X)
-        np.add.at(s, level, np.einsum("bkx,bk->bx", X, e))
-    unit = fit.point.sigma2 * scale**2
-    return ClusterProducts(G / unit, s * scale / unit)
+        np.add.at(s, level, (e[:, None] @ X)[:, 0] * scale / unit)
+        levels.append(level)
+        found.append(np.linalg.cholesky(part.inverse / unit).swapaxes(-1, -2) @ X if part.root is None else part.root @ X / np.sqrt(unit))
+    most = max(part.shape[1] for part in found)
+    alone = np.bincount(np.concatenate(levels), minlength=factor.size).max() == 1
+    F, G = np.zeros((factor.size, most, p)) if alone and most < p else None, None
+    if F is None:
+        G = np.zeros((factor.size, p, p))
+    for level, rows in zip(levels, found, strict=True):
+        if F is not None:
+            F[level, : rows.shape[1]] = rows
+        else:
+            np.add.at(G, level, rows.swapaxes(-1, -2) @ rows)
+    return ClusterProducts(s, F, G)
 
 
 def _from_sums(fit: Fitted, factor: GroupingFactor) -> ClusterProducts | None:
@@ -203,7 +224,7 @@ def _from_sums(fit: Fitted, factor: GroupingFactor) -> ClusterProducts | None:
         half = np.linalg.solve(np.linalg.cholesky(np.eye(q) + inner), products[:, :q, q:])
         sums = sums - half.swapaxes(-1, -2) @ half
     unit = problem.sigma2(fit.point.sigma2)
-    return ClusterProducts(sums[:, :p, :p] / unit, sums[:, :p, p] / unit)
+    return ClusterProducts(sums[:, :p, p] / unit, G=sums[:, :p, :p] / unit)
 
 
 def _from_rows(fit: Fitted, factor: GroupingFactor) -> ClusterProducts:
@@ -220,7 +241,7 @@ def _from_rows(fit: Fitted, factor: GroupingFactor) -> ClusterProducts:
             level = factor.codes[own[:, 0]]
             G[level] = white[..., :p].swapaxes(-1, -2) @ white[..., :p]
             s[level] = np.einsum("bkx,bk->bx", white[..., :p], white[..., p])
-    return ClusterProducts(G, s)
+    return ClusterProducts(s, G=G)
 
 
 def _columns(fit: Fitted) -> tuple[Array, Array]:
