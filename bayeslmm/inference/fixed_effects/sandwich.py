@@ -183,15 +183,15 @@ def _from_blocks(fit: Fitted, factor: GroupingFactor) -> ClusterProducts:
         found.append(np.linalg.cholesky(part.inverse / unit).swapaxes(-1, -2) @ X if part.root is None else part.root @ X / np.sqrt(unit))
     most = max(part.shape[1] for part in found)
     alone = np.bincount(np.concatenate(levels), minlength=factor.size).max() == 1
-    F, G = np.zeros((factor.size, most, p)) if alone and most < p else None, None
-    if F is None:
-        G = np.zeros((factor.size, p, p))
-    for level, rows in zip(levels, found, strict=True):
-        if F is not None:
+    if alone and most < p:
+        F = np.zeros((factor.size, most, p))
+        for level, rows in zip(levels, found, strict=True):
             F[level, : rows.shape[1]] = rows
-        else:
-            np.add.at(G, level, rows.swapaxes(-1, -2) @ rows)
-    return ClusterProducts(s, F, G)
+        return ClusterProducts(s, F=F)
+    G = np.zeros((factor.size, p, p))
+    for level, rows in zip(levels, found, strict=True):
+        np.add.at(G, level, rows.swapaxes(-1, -2) @ rows)
+    return ClusterProducts(s, G=G)
 
 
 def _from_sums(fit: Fitted, factor: GroupingFactor) -> ClusterProducts | None:
