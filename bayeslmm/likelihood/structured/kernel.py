@@ -196,6 +196,10 @@ class BlockDiagonalState:
         return np.asarray(self.x[self.kernel.residual_part])
 
     @cached_property
+    def _set_derivatives(self) -> Array:
+        return self.kernel.structure.set_derivatives(self.phi)
+
+    @cached_property
     def v(self) -> Array:
         """(-alpha, 1)."""
         return np.concatenate([-self.solution.alpha[0], [1.0]])
@@ -280,7 +284,7 @@ class BlockDiagonalState:
             if isinstance(state, StructuredBlockFactor):
                 adjoint = state.unwhiten(adjoint)
             if len(residual):
-                residual += kernel.structure.contract(phi, state.batch.block, adjoint)
+                residual += kernel.structure.contract(phi, self._set_derivatives, state.batch.block, adjoint)
             if len(variance) and isinstance(state, StructuredBlockFactor):
                 moved = 2.0 * (adjoint * state.R).sum(-1)
                 variance += np.einsum("ibk,bk->i", self.slopes[:, state.batch.rows], moved)
@@ -368,7 +372,7 @@ class BlockDiagonalState:
             if len(self.slopes):
                 slope = self.slopes[:, state.batch.rows[part]]
                 out[kernel.variance_part] = (slope[..., :, None] + slope[..., None, :]) * state.R[part]
-        out[kernel.residual_part] = kernel.structure.derivatives(self.phi, state.batch.block.part(part))
+        out[kernel.residual_part] = kernel.structure.derivatives(self.phi, self._set_derivatives, state.batch.block.part(part))
         return out
 
     def _whitened_derivatives(self, state: StructuredBlockFactor, root: Array, part: slice, moves: list[Array]) -> Array:

@@ -57,12 +57,16 @@ class ResidualStructure(Protocol):
         """R0 (B, k, k)."""
         ...
 
-    def derivatives(self, phi: Array, block: BlockRows) -> Array:
-        """dR0/dphi (size, B, k, k)."""
+    def set_derivatives(self, phi: Array) -> Array:
+        """What the derivatives over all blocks share: dR/dx of each set of parameters; empty where each block has distances of its own."""
         ...
 
-    def contract(self, phi: Array, block: BlockRows, adjoint: Array) -> Array:
-        """sum adjoint * dR0/dphi (size,)."""
+    def derivatives(self, phi: Array, moves: Array, block: BlockRows) -> Array:
+        """dR0/dphi (size, B, k, k); moves : the `set_derivatives` at phi."""
+        ...
+
+    def contract(self, phi: Array, moves: Array, block: BlockRows, adjoint: Array) -> Array:
+        """sum adjoint * dR0/dphi (size,); moves : the `set_derivatives` at phi."""
         ...
 
 
@@ -78,11 +82,14 @@ class IndependentErrors:
         B, k = block.shape
         return np.broadcast_to(np.eye(k), (B, k, k)).copy()
 
-    def derivatives(self, phi: Array, block: BlockRows) -> Array:
+    def set_derivatives(self, phi: Array) -> Array:
+        return np.zeros(0)
+
+    def derivatives(self, phi: Array, moves: Array, block: BlockRows) -> Array:
         B, k = block.shape
         return np.zeros((0, B, k, k))
 
-    def contract(self, phi: Array, block: BlockRows, adjoint: Array) -> Array:
+    def contract(self, phi: Array, moves: Array, block: BlockRows, adjoint: Array) -> Array:
         return np.zeros(0)
 
 
@@ -121,23 +128,25 @@ class VisitStructure(GroupedStructure):
         R = self.covariance.matrix(self.split_groups(phi)).ravel()[self._index(block)]
         return R if block.same is None else R * block.same
 
-    def derivatives(self, phi: Array, block: BlockRows) -> Array:
-        dR, index, m = self.covariance.matrix_derivative(self.split_groups(phi)), self._index(block), self.covariance.q
-        k = self.covariance.size
+    def set_derivatives(self, phi: Array) -> Array:
+        return self.covariance.matrix_derivative(self.split_groups(phi))
+
+    def derivatives(self, phi: Array, moves: Array, block: BlockRows) -> Array:
+        index, m, k = self._index(block), self.covariance.q, self.covariance.size
         out = np.zeros((self.groups * k, *index.shape))
         for g in range(self.groups):
             mine = block.group[:, :, None] == g if self.groups > 1 else None
             inner = np.clip(index - g * m * m, 0, m * m - 1)
-            values = dR[g].reshape(k, m * m)[:, inner]
+            values = moves[g].reshape(k, m * m)[:, inner]
             out[g * k : (g + 1) * k] = values if mine is None else values * mine
         out = out[1:]
         return out if block.same is None else out * block.same
 
-    def contract(self, phi: Array, block: BlockRows, adjoint: Array) -> Array:
+    def contract(self, phi: Array, moves: Array, block: BlockRows, adjoint: Array) -> Array:
         m = self.covariance.q
         masked = adjoint if block.same is None else adjoint * block.same
         pooled = np.bincount(self._index(block).ravel(), masked.ravel(), self.groups * m * m).reshape(self.groups, 1, m, m)
-        return np.asarray((self.covariance.matrix_derivative(self.split_groups(phi)) * pooled).sum((-1, -2)).ravel()[1:])
+        return np.asarray((moves * pooled).sum((-1, -2)).ravel()[1:])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -157,7 +166,10 @@ class SpatialStructure(GroupedStructure):
             R = np.where(block.group[:, :, None] == g, self.located.matrix_at(sets[g], block.distances), R)
         return R if block.same is None else R * block.same
 
-    def derivatives(self, phi: Array, block: BlockRows) -> Array:
+    def set_derivatives(self, phi: Array) -> Array:
+        return np.zeros(0)
+
+    def derivatives(self, phi: Array, moves: Array, block: BlockRows) -> Array:
         assert block.distances is not None
         parts = []
         for g, x in enumerate(self.split_groups(phi)):
@@ -172,8 +184,8 @@ class SpatialStructure(GroupedStructure):
         out[0] = 2.0 * x[0] * self.located.correlation(x, distances)
         return np.asarray(out)
 
-    def contract(self, phi: Array, block: BlockRows, adjoint: Array) -> Array:
-        return np.asarray(np.einsum("ibjk,bjk->i", self.derivatives(phi, block), adjoint))
+    def contract(self, phi: Array, moves: Array, block: BlockRows, adjoint: Array) -> Array:
+        return np.asarray(np.einsum("ibjk,bjk->i", self.derivatives(phi, moves, block), adjoint))
 
 
 def residual_structure(design: Design) -> ResidualStructure:
