@@ -180,9 +180,9 @@ DIRECTIONS = (0.5, 3.0)
 FEW = 6
 """How many those are."""
 
-LEADING, EARLY, LATER = 24, 0.5, 4
+LEADING, EARLY, EARLY_STEPS, LATER = 24, 0.5, 12, 4
 """Where errors have parameters of their own, how many of them are searched from until no more than this is left to gain by the quadratic
-model, and how many of these to the end: the value at a start says little of where it leads."""
+model or so many steps are done, and how many of these to the end: the value at a start says little of where it leads."""
 
 AWAY, ASIDE = 4.0, 4
 """Units of its axis by which a parameter of the errors is moved from where a search ended, and how many of these begin a search."""
@@ -199,8 +199,8 @@ HEATS = ((40, 16), (16, 16), (4, 16))
 NEAR = 1e-6
 """Difference, relative to 1 and to the value, within which a search has come to an end that is known."""
 
-SCOUTED = 1e-6
-"""Predicted decrease at which the end of such a search is compared with what is known already."""
+SCOUTED, SCOUTED_STEPS = 1e-6, 40
+"""Predicted decrease at which the end of such a search is compared with what is known already, and steps after which its last point is."""
 
 SPREAD = (-1.3, 1.5)
 """Powers of ten of the sizes of the latter."""
@@ -357,9 +357,9 @@ def search_ends(problem: Problem, restricted: bool, known: float, trial: Array, 
     several = problem.structured is not None
     starts = [trial[i] for i in np.argsort(values)[: LEADING if several else FEW] if np.isfinite(values[i])]
     if several:
-        early = sorted((minimise_criterion(problem, restricted, x, EARLY).point for x in starts), key=lambda point: point.value)
-        starts = [point.x for point in early[:LATER]]
-    points = [minimise_criterion(problem, restricted, x, SCOUTED).point for x in starts]
+        early = [minimise_criterion(problem, restricted, x, EARLY, EARLY_STEPS).point for x in starts]
+        starts = [point.x for point in sorted(early, key=lambda point: point.value)[:LATER]]
+    points = [minimise_criterion(problem, restricted, x, SCOUTED, SCOUTED_STEPS).point for x in starts]
     found, lowest = [point.x for point in points], [point.value for point in points]
     if _is_bare(problem):
         ends = _descend_from_far(problem, restricted, known)

@@ -15,6 +15,8 @@ from bayeslmm.data.identifiability import FEW_SUBJECTS_CHECK
 from bayeslmm.errors import BayesLMMError, Check, DesignError, IdentifiabilityError, InferenceError
 from bayeslmm.estimate.batch_descent import (
     CONTINUED_ENDS,
+    SCOUTED,
+    SCOUTED_STEPS,
     is_crowded,
     plain_points,
     points_aside,
@@ -41,7 +43,7 @@ from bayeslmm.estimate.error_boundary import (
     vanishing_strata,
     without_strata,
 )
-from bayeslmm.estimate.newton import DECREASE_TOLERANCE, MACHINE_EPSILON, Interrupted, Outcome, minimise_criterion
+from bayeslmm.estimate.newton import DECREASE_TOLERANCE, MACHINE_EPSILON, MAX_EVALUATIONS, Interrupted, Outcome, minimise_criterion
 from bayeslmm.likelihood.criterion import CriterionPoint
 from bayeslmm.likelihood.prediction import conditional_modes
 from bayeslmm.likelihood.problem import Problem, by_sums
@@ -256,33 +258,43 @@ ERROR_STARTS = 2
 def _search(problem: Problem, restricted: bool, start: Array | None, near: bool = False) -> tuple[Outcome[CriterionPoint], BoundaryCheck]:
     # a criterion of n rows is known to about n roundings: what is left to gain below that could not be seen, and moves no parameter
     tolerance = max(DECREASE_TOLERANCE, 2.0 * MACHINE_EPSILON * problem.criterion.n)
-    path: tuple[tuple[Array, float], ...] = ()
+    path: list[tuple[Array, float]] = []
     outcome = minimise_criterion(problem, restricted, problem.start if start is None else start, tolerance)
     at_once = start is None and len(outcome.path) <= IMMEDIATE_EVALUATIONS
+    path += outcome.path
     try:
-        outcome, certificate = _off_boundary(problem, restricted, outcome, tolerance)
-        path = outcome.path
+        outcome, certificate = _off_boundary(problem, restricted, outcome, tolerance, path)
         crowded = not near and is_crowded(problem)
+
+        def lowest(starts: list[Array]) -> tuple[Outcome[CriterionPoint], BoundaryCheck]:
+            best, check = outcome, certificate
+            for x in starts:
+                if best.converged:  # else whatever is lower counts
+                    scout = _search_off_boundary(problem, restricted, x, SCOUTED, path, SCOUTED_STEPS)[0]
+                    if scout.point.value > best.point.value - SCOUTED:
+                        continue
+                    x = scout.point.x
+                found, seen = _search_off_boundary(problem, restricted, x, tolerance, path)
+                if found.point.value < best.point.value and not (crowded and _is_lost(problem, found, best)):
+                    best, check = found, seen
+            return best, check
+
+        # the way to an sd of 0 has no end: what lies there is known before anything is compared with it
+        outcome, certificate = lowest([] if near else without_strata(problem, outcome.point.x))
         looked = not at_once and bool(problem.random.size or crowded)
         starts = [lower.x for lower in _lower_points(problem, restricted, outcome.point, crowded)] if looked else []
         if crowded and problem.structured is not None:
             starts += list(points_aside(problem, restricted, outcome.point.x))
-        if not near:
-            starts += [*_starts_of_errors(problem, restricted, outcome.point), *without_strata(problem, outcome.point.x)]
-        for x in starts:
-            found, seen = _off_boundary(problem, restricted, minimise_criterion(problem, restricted, x, tolerance), tolerance)
-            path += found.path
-            if found.point.value < outcome.point.value and not (crowded and _is_lost(problem, found, outcome)):
-                outcome, certificate = found, seen
+        outcome, certificate = lowest(starts + ([] if near else _starts_of_errors(problem, restricted, outcome.point)))
     except Interrupted as stopped:
-        raise Interrupted((path or outcome.path) + stopped.path) from None
+        raise Interrupted((*path, *stopped.path)) from None
     point = snap_to_boundary(problem, outcome.point, restricted) if certificate.singular else outcome.point
     bare = without_nugget(problem, point, restricted)
     if bare is not None:
         point, certificate = bare, replace(certificate, nearly=True)
     if vanishing_strata(problem, point.x) or (problem.random.size and singular_errors(problem, point.x)):
         certificate = replace(certificate, nearly=True)
-    return Outcome(point, outcome.converged, outcome.predicted, path), certificate
+    return Outcome(point, outcome.converged, outcome.predicted, tuple(path)), certificate
 
 
 def _is_lost(problem: Problem, found: Outcome[CriterionPoint], known: Outcome[CriterionPoint]) -> bool:
@@ -299,11 +311,18 @@ def _starts_of_errors(problem: Problem, restricted: bool, point: CriterionPoint)
     return [trial[i] for i in np.argsort(values, kind="stable")[:ERROR_STARTS] if np.isfinite(values[i])]
 
 
-def _off_boundary(
-    problem: Problem, restricted: bool, outcome: Outcome[CriterionPoint], tolerance: float
+def _search_off_boundary(
+    problem: Problem, restricted: bool, x: Array, tolerance: float, path: list[tuple[Array, float]], iterations: int = MAX_EVALUATIONS
 ) -> tuple[Outcome[CriterionPoint], BoundaryCheck]:
-    """From beyond every boundary that is none, or that has a lower point behind it, once more."""
-    path = outcome.path
+    outcome = minimise_criterion(problem, restricted, x, tolerance, iterations)
+    path += outcome.path
+    return _off_boundary(problem, restricted, outcome, tolerance, path)
+
+
+def _off_boundary(
+    problem: Problem, restricted: bool, outcome: Outcome[CriterionPoint], tolerance: float, path: list[tuple[Array, float]]
+) -> tuple[Outcome[CriterionPoint], BoundaryCheck]:
+    """From beyond every boundary that is none, or that has a lower point behind it, once more; path : grows by what is evaluated."""
     certificate = check_boundary(problem, outcome.point, restricted)
     for _ in range(MAX_RESTARTS):
         if not certificate.singular:
@@ -315,7 +334,7 @@ def _off_boundary(
         outcome = minimise_criterion(problem, restricted, lower.x, tolerance)
         path += outcome.path
         certificate = check_boundary(problem, outcome.point, restricted)
-    return replace(outcome, path=path), certificate
+    return outcome, certificate
 
 
 def _lower_points(problem: Problem, restricted: bool, point: CriterionPoint, crowded: bool) -> list[CriterionPoint]:

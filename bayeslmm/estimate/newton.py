@@ -362,7 +362,9 @@ STRETCHED = 1e3
 """A relative standard deviation from which its own size is the unit of its axis: its curvature would be lost beside that of others."""
 
 
-def minimise_criterion(problem: Problem, restricted: bool, start: Array, tolerance: float) -> Outcome[CriterionPoint]:
+def minimise_criterion(
+    problem: Problem, restricted: bool, start: Array, tolerance: float, iterations: int = MAX_EVALUATIONS
+) -> Outcome[CriterionPoint]:
     """The optimum found from a start; everything in the outcome is on the axes of the problem."""
     own = [i for i, term in enumerate(problem.random.terms) if term.covariance.invariance == "any" and term.covariance.q > 1]
     path: tuple[tuple[Array, float], ...] = ()
@@ -371,7 +373,7 @@ def minimise_criterion(problem: Problem, restricted: bool, start: Array, toleran
         if left and needs_pivoting(moved, own, x):
             moved, x = _pivot(problem, own, unrotated_x(moved, x))
         try:
-            outcome = _search_rotated(moved, problem, restricted, x, tolerance, own if left else (), last=not left)
+            outcome = _search_rotated(moved, problem, restricted, x, tolerance, iterations, own if left else (), last=not left)
         except Interrupted as stopped:
             raise Interrupted(path + _unrotated_path(moved, problem, stopped.path)) from None
         path += _unrotated_path(moved, problem, outcome.path)
@@ -387,7 +389,7 @@ def _unrotated_path(moved: Problem, problem: Problem, path: tuple[tuple[Array, f
 
 
 def _search_rotated(
-    moved: Problem, problem: Problem, restricted: bool, x: Array, tolerance: float, own: Sequence[int], *, last: bool
+    moved: Problem, problem: Problem, restricted: bool, x: Array, tolerance: float, iterations: int, own: Sequence[int], *, last: bool
 ) -> Outcome[CriterionPoint]:
     """One search on the axes of `moved`, which ends where they are no longer in order."""
 
@@ -404,7 +406,7 @@ def _search_rotated(
         return not last and (grown or needs_pivoting(moved, own, x))
 
     if bool((units == 1.0).all()):
-        return minimise(evaluate, evaluate(x), tolerance, diverging=problem.is_diverging, leaving=leaves)
+        return minimise(evaluate, evaluate(x), tolerance, iterations, diverging=problem.is_diverging, leaving=leaves)
 
     def scaled_at(u: Array) -> _ScaledPoint:
         return _ScaledPoint(evaluate(u * units), units)
@@ -417,6 +419,7 @@ def _search_rotated(
             scaled_at,
             scaled_at(x / units),
             tolerance,
+            iterations,
             diverging=lambda u: problem.is_diverging(u * units),
             leaving=leaves_scaled,
         )
