@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bayeslmm._arrays import Array
+from bayeslmm.covariance.base import Covariance
 from bayeslmm.errors import Check, Verdict
 from bayeslmm.likelihood.criterion import CriterionPoint
 from bayeslmm.likelihood.problem import Problem, with_more_probes
@@ -63,6 +64,16 @@ def is_regular(T: Array, limit: float) -> bool:
     return float(diagonal.prod()) >= limit * math.sqrt(float(np.vdot(T, T))) ** (len(T) - 1)
 
 
+def null_directions(covariance: Covariance) -> int:
+    """How many a structure of low rank has wherever it is: its boundary is a rank below its own."""
+    return int((~covariance.factor(covariance.start()).any(axis=0)).sum())
+
+
+def smallest_size(sizes: Array, below: int) -> Array:
+    """The smallest singular value of T that need not be 0, (...); sizes : (..., q) in decreasing order."""
+    return np.asarray(sizes[..., : sizes.shape[-1] - below].min(axis=-1, initial=np.inf))
+
+
 def typical_sd(problem: Problem, x: Array) -> float:
     """The size of the errors in units of sigma: far from 1 where the covariate of a variance function lies far from 0."""
     if problem.structured is None or not problem.design.variance:
@@ -83,9 +94,8 @@ def check_boundary(problem: Problem, point: CriterionPoint, restricted: bool) ->
             directions.append(None)
             continue
         left, sizes, _ = np.linalg.svd(T)
-        # a structure of low rank has null directions wherever it is: its boundary is a rank below its own
-        below = int((~term.covariance.factor(term.covariance.start()).any(axis=0)).sum())
-        nearly = nearly or bool(sizes[: len(sizes) - below].min(initial=np.inf) < SINGULAR_SD * unit)
+        below = null_directions(term.covariance)
+        nearly = nearly or bool(smallest_size(sizes, below) < SINGULAR_SD * unit)
         null = left[:, sizes < NULL_DIRECTION * unit]
         if null.shape[1] <= below:
             slopes.append(None)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from bayeslmm._arrays import Array, Codes, concatenate_fields
 from bayeslmm.estimate.batch_descent import inverse_newton_matrix
-from bayeslmm.estimate.checks import NULL_DIRECTION
+from bayeslmm.estimate.checks import SINGULAR_SD, null_directions, smallest_size
 from bayeslmm.inference.intervals.batch_refit import (
     BatchPoint,
     ResponseProducts,
@@ -301,7 +301,7 @@ def _is_singular(problem: Problem, x: Array) -> NDArray[np.bool_]:
     singular = np.zeros(len(x), bool)
     for term in problem.random.terms:
         sizes = np.linalg.svd(term.covariance.factor(x[:, term.part]), compute_uv=False)
-        singular |= sizes.min(axis=-1) <= NULL_DIRECTION * np.maximum(1.0, sizes.max(axis=-1))
+        singular |= smallest_size(sizes, null_directions(term.covariance)) < SINGULAR_SD
     return singular
 
 

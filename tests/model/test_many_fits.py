@@ -126,6 +126,7 @@ def test_random_designs_with_missing_patterns_are_fitted_as_one_by_one(seed: int
         if gap < -1e-6:
             continue  # a lower optimum than the search from one start has
         assert many.fit(name).criterion == pytest.approx(glance.loc[name, "criterion"], abs=1e-6)
+        assert many.singular[name] == fit.singular
         error = np.sqrt(np.diagonal(fit.vcov))
         np.testing.assert_allclose(tidy.loc[[name], "std_error"], error, rtol=1e-4)
         np.testing.assert_allclose((tidy.loc[[name], "estimate"] - fit.fixef.to_numpy()) / error, 0.0, atol=2e-5)
