@@ -40,6 +40,27 @@ def test_a_balanced_design_has_one_class() -> None:
     assert pooled.count.tolist() == [8.0]
 
 
+@pytest.mark.parametrize("formula", ["y ~ x + (1 | g/b/c)", "y ~ x + (0 + half | g) + (1 | g:b) + (1 | g:b:c)"])
+def test_components_that_are_alike_are_factorised_once(formula: str) -> None:
+    """Nested factors: groups of 16 rows in two shapes, one of them seen less often."""
+    rng, n = np.random.default_rng(2), 320
+    data = pd.DataFrame({"g": np.arange(n) // 16, "b": np.arange(n) // 4 % 4, "c": np.arange(n) // 2 % 2, "x": rng.normal(size=n)})
+    data = data.assign(y=rng.normal(size=n) + data.g % 3, half=1.0 + data.b % 2)[(data.g % 5 > 0) | (data.b > 0)]
+    problem = blm.LMM(formula, data).problem
+    many = kernel_for_many_points(problem)
+    assert isinstance(many, RandomEffectsKernel)
+    pooled = pool_levels(many)
+    assert pooled is not None and pooled.kinds is not None
+    assert sorted(len(own) for members in pooled.kinds.members for own in members) == [4, 16]
+    x = rng.normal(size=(9, problem.size)) * 10.0 ** rng.integers(-3, 3, (9, 1))
+    x[0], x[1, 1] = 0.0, 0.0
+    fast, slow = pooled.solve(x), problem.criterion.kernel.solve(x)
+    np.testing.assert_allclose(fast.logdet, slow.logdet, rtol=1e-12, atol=1e-11)
+    np.testing.assert_allclose(fast.logdet_X, slow.logdet_X, rtol=1e-10)
+    np.testing.assert_allclose(fast.r2, slow.r2, rtol=1e-10)
+    np.testing.assert_allclose(fast.alpha, slow.alpha, atol=1e-9)
+
+
 def test_levels_are_told_apart_by_what_was_seen() -> None:
     data = grouped().drop(index=[0, 7])
     kernel = blm.LMM("y ~ x + (x | g)", data).problem.criterion.kernel

@@ -26,7 +26,7 @@ from bayeslmm.likelihood.random_effects.dense import DenseCrossProducts, DenseFa
 from bayeslmm.likelihood.random_effects.iterative import IterativeSchur
 from bayeslmm.likelihood.random_effects.level_blocks import LARGE_SD, factor_unrolled
 from bayeslmm.likelihood.random_effects.off_diagonal import DenseOffDiagonal, FactorisedOffDiagonal, UnpairedOffDiagonal, lower_entries
-from bayeslmm.likelihood.random_effects.schur import SchurComplement, factorise
+from bayeslmm.likelihood.random_effects.schur import ComponentKinds, SchurComplement, factorise, find_component_kinds, solve_kinds
 
 SINGULAR_VALUE = 1e-8
 """Singular values of T below this are not divided by."""
@@ -410,6 +410,7 @@ class PooledLevelsKernel:
     classes : (K,) of every level; A : (q, q, C); count : (C,) levels of each class
     Xy : (e C, r r) products with [X y] for the e lower entries of H, those off the diagonal with both their sides
     U : (e C, flat) what the remaining columns lose; V : (q q C, m r) what they lose with [X y]; None without remaining columns
+    kinds : equal components of the remaining columns, whose U0 and U are `kind_U` (1 + e C, their flat); None where few are equal
     """
 
     parameters: RandomParameters
@@ -420,10 +421,13 @@ class PooledLevelsKernel:
     Xy: Array
     U: Array | None
     V: Array | None
+    kinds: ComponentKinds | None
+    kind_U: Array | None
 
     def solve(self, x: Array) -> Solution:
         """The profile in alpha at x (t, size)."""
-        return solve_blocked(self.cross, self.parameters.blocks(x), lambda Ts: self._solve(Ts)[0])
+        values = self._solve_kinds if self.kinds is not None else lambda Ts: self._solve(Ts)[0]
+        return solve_blocked(self.cross, self.parameters.blocks(x), values)
 
     def state(self, x: Array) -> PooledLevelsState:
         """What draws of the random effects at x (t, size) need."""
@@ -440,19 +444,32 @@ class PooledLevelsKernel:
         return own if len(self.count) == 1 else own[..., self.classes]
 
     def _solve(self, Ts: Sequence[Array]) -> tuple[Solution, list[list[Array]], SchurComplement | None]:
-        t, q, r = len(Ts[0]), len(self.A), self.cross.p + 1
-        det, W = factor_unrolled(self.A, Ts[0])
-        logdet = np.log(det) @ self.count
-        H = {(a, b): sum(W[c][a] * W[c][b] for c in range(q)) for a, b in lower_entries(q)}
-        flat = np.concatenate([np.asarray(H[entry]) for entry in lower_entries(q)], axis=1)
-        Xy = self.cross.Xy - (flat @ self.Xy).reshape(t, r, r)
+        logdet, W, H, flat, Xy = self._eliminate(Ts)
         if self.cross.rest is None or self.U is None or self.V is None:
             return solve_Xy(logdet, Xy), W, None
-        assert self.cross.U0 is not None and self.cross.V0 is not None
-        square = np.concatenate([np.asarray(H[max(a, b), min(a, b)]) for a in range(q) for b in range(q)], axis=1)
-        V = self.cross.V0 - (square @ self.V).reshape(t, -1, r)
-        rest = factorise(self.cross.rest, self.cross.U0 - flat @ self.U, V, Ts[1:])
+        assert self.cross.U0 is not None
+        rest = factorise(self.cross.rest, self.cross.U0 - flat @ self.U, self._of_rest(H), Ts[1:])
         return solve_Xy(logdet + rest.logdet, Xy - rest.Xy), W, rest
+
+    def _solve_kinds(self, Ts: Sequence[Array]) -> Solution:
+        logdet, _, H, flat, Xy = self._eliminate(Ts)
+        assert self.cross.rest is not None and self.kinds is not None and self.kind_U is not None
+        own, lost = solve_kinds(self.cross.rest, self.kinds, self.kind_U[0] - flat @ self.kind_U[1:], self._of_rest(H), Ts[1:])
+        return solve_Xy(logdet + own, Xy - lost)
+
+    def _eliminate(self, Ts: Sequence[Array]) -> tuple[Array, list[list[Array]], dict[tuple[int, int], Array], Array, Array]:
+        """The first factor: its log determinant (t,), W = L^-1 T', the entries of H = W' W (t, C), all of them, what it leaves of [X y]."""
+        t, q, r = len(Ts[0]), len(self.A), self.cross.p + 1
+        det, W = factor_unrolled(self.A, Ts[0])
+        H = {(a, b): np.asarray(sum(W[c][a] * W[c][b] for c in range(q))) for a, b in lower_entries(q)}
+        flat = np.concatenate([H[entry] for entry in lower_entries(q)], axis=1)
+        return np.log(det) @ self.count, W, H, flat, self.cross.Xy - (flat @ self.Xy).reshape(t, r, r)
+
+    def _of_rest(self, H: dict[tuple[int, int], Array]) -> Array:
+        """What is left of the remaining columns' products with [X y], (t, m, r)."""
+        q = len(self.A)
+        square = np.concatenate([H[max(a, b), min(a, b)] for a in range(q) for b in range(q)], axis=1)
+        return np.asarray(self.cross.V0 - (square @ self.V).reshape(len(square), -1, self.cross.p + 1))
 
 
 def pool_levels(kernel: RandomEffectsKernel) -> PooledLevelsKernel | None:
@@ -472,7 +489,12 @@ def pool_levels(kernel: RandomEffectsKernel) -> PooledLevelsKernel | None:
     if cross.coupling is not None and not isinstance(cross.coupling, UnpairedOffDiagonal):
         U = _pooled_products(cross.coupling, pool, classes)
         V = _pooled_with_Xy(cross.coupling, first.C, classes, C)
-    return PooledLevelsKernel(kernel.parameters, cross, classes, A, count, _pooled_Xy(first.C, classes, C), U, V)
+    kinds, kind_U = None, None
+    if cross.rest is not None and U is not None and cross.U0 is not None:
+        whole = np.concatenate([np.reshape(cross.U0, (1, -1)), U])
+        kinds = find_component_kinds(cross.rest, whole)
+        kind_U = None if kinds is None else whole[:, kinds.entries]
+    return PooledLevelsKernel(kernel.parameters, cross, classes, A, count, _pooled_Xy(first.C, classes, C), U, V, kinds, kind_U)
 
 
 def classify_levels(A: Array) -> Codes:

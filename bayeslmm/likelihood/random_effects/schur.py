@@ -512,6 +512,74 @@ def factorise(where: ComponentLayout, uflat: Array, V: Array, Ts: Sequence[Array
     return SchurComplement(where, tuple(Ts), tuple(logdets), tuple(blocks), V, QV, Xy)
 
 
+SAME_DECIMALS = 12
+"""Decimals, in units of the largest of their batch, to which blocks of two components must agree to be of one kind."""
+
+FEWER_KINDS = 4
+"""Components for each kind from which kinds are worth working on."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ComponentKinds:
+    """Components whose blocks of U are equal whatever x is: one of each kind is factorised for all.
+
+    layout : of one component of each kind, in flat storage of their own; entries : where that lies in the storage of all
+    members : for every batch the components of each kind
+    """
+
+    layout: ComponentLayout
+    entries: Codes
+    members: tuple[tuple[Codes, ...], ...]
+
+
+def find_component_kinds(where: ComponentLayout, flat: Array) -> ComponentKinds | None:
+    """The kinds of components; flat : (e, flat) everything that U is made of. None where they are about as many as components."""
+    batches, entries, members, begin = [], [], [], 0
+    for batch in where.batches:
+        B, s = batch.index.shape
+        rows, columns = np.tril_indices(s)
+        own = flat[:, batch.begin : batch.begin + batch.size].reshape(-1, B, s * s)
+        seen = own[:, :, rows * s + columns].swapaxes(0, 1).reshape(B, -1)
+        size = max(float(np.abs(seen).max(initial=0.0)), np.finfo(float).tiny)
+        _, first, kind = np.unique(np.round(seen / size, SAME_DECIMALS) + 0.0, axis=0, return_index=True, return_inverse=True)
+        kind = kind.ravel()
+        batches.append(ComponentBatch(batch.index[first], batch.counts, begin))
+        entries.append((batch.begin + first[:, None] * (s * s) + np.arange(s * s)).ravel())
+        members.append(tuple(np.flatnonzero(kind == c) for c in range(len(first))))
+        begin += len(first) * s * s
+    if FEWER_KINDS * sum(map(len, members)) > sum(len(batch.index) for batch in where.batches):
+        return None
+    layout = ComponentLayout(where.spans, tuple(batches), where.m, begin, where.target, where.stride)
+    return ComponentKinds(layout, np.concatenate(entries), tuple(members))
+
+
+def solve_kinds(where: ComponentLayout, kinds: ComponentKinds, uflat: Array, V: Array, Ts: Sequence[Array]) -> tuple[Array, Array]:
+    """log |S| (t,) and what [X y] loses (t, r, r), as `factorise` has them; uflat : (t, flat) of the kinds alone."""
+    t, r = len(uflat), V.shape[2]
+    logdet, Xy = np.zeros(t), np.zeros((t, r, r))
+    transposed = [T.swapaxes(-1, -2) for T in Ts]
+    for whole, batch, members in zip(where.batches, kinds.layout.batches, kinds.members, strict=True):
+        local, s = where.local(whole), whole.index.shape[1]
+        lower = uflat[:, batch.begin : batch.begin + batch.size].reshape(t, -1, s, s)
+        each, inverse, scaled = _invert(where, local, symmetric(lower), Ts)
+        logdet += each @ np.array([float(len(own)) for own in members])
+        for c, own in enumerate(members):
+            b = _scale_rows(V[:, whole.index[own]], local, where.spans, transposed)
+            b = np.ascontiguousarray(b.swapaxes(1, 2)).reshape(t, s, -1)
+            solved = inverse[:, c] @ b
+            solved += inverse[:, c] @ (b - scaled[:, c] @ solved)
+            Xy += b.reshape(t, -1, r).swapaxes(-1, -2) @ solved.reshape(t, -1, r)
+    return logdet, Xy
+
+
+def _invert(where: ComponentLayout, local: list[tuple[int, slice]], U: Array, Ts: Sequence[Array]) -> tuple[Array, Array, Array]:
+    """log |S| (t, B), S^-1 and S = Lambda' U Lambda + I of symmetric blocks U (t, B, s, s)."""
+    scaled = scale_columns(_transpose(scale_columns(U, local, where.spans, Ts)), local, where.spans, Ts)
+    diagonal = np.arange(U.shape[-1])
+    scaled[..., diagonal, diagonal] += 1.0
+    return *_inverse(scaled), scaled
+
+
 def _factorise_batch(
     where: ComponentLayout, batch: ComponentBatch, uflat: Array, v: Array, Ts: Sequence[Array]
 ) -> tuple[SchurBlock | PackedBlock, Array]:
@@ -524,9 +592,7 @@ def _factorise_batch(
         large = factorise_packed(lower[0, 0], scale, local, v[0, 0])
         return large, large.logdet
     U = symmetric(lower)
-    scaled = scale_columns(_transpose(scale_columns(U, local, where.spans, Ts)), local, where.spans, Ts)
-    scaled[..., np.arange(s), np.arange(s)] += 1.0
-    logdet, inverse = _inverse(scaled)
+    logdet, inverse, scaled = _invert(where, local, U, Ts)
     transposed = [T.swapaxes(-1, -2) for T in Ts]
     X = _transpose(scale_columns(inverse, local, where.spans, transposed))
     Q = scale_columns(X, local, where.spans, transposed)
