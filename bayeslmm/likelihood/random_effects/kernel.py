@@ -467,6 +467,7 @@ class PooledLevelsKernel:
 
     def _of_rest(self, H: dict[tuple[int, int], Array]) -> Array:
         """What is left of the remaining columns' products with [X y], (t, m, r)."""
+        assert self.cross.V0 is not None and self.V is not None
         q = len(self.A)
         square = np.concatenate([H[max(a, b), min(a, b)] for a in range(q) for b in range(q)], axis=1)
         return np.asarray(self.cross.V0 - (square @ self.V).reshape(len(square), -1, self.cross.p + 1))
