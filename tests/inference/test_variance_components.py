@@ -116,6 +116,24 @@ def test_a_variance_of_zero_has_no_standard_error_and_that_is_said() -> None:
         assert "end of its range" in repr(frame)
 
 
+@pytest.mark.filterwarnings("error")
+def test_limits_beyond_all_numbers_are_infinite_without_a_warning() -> None:
+    """Errors without correlation say nothing about the range: the limits of its logarithm are hundreds."""
+    rng = np.random.default_rng(5)
+    row, col = (grid.ravel() for grid in np.meshgrid(np.arange(8), np.arange(6)))
+    for seed in range(4):
+        data = pd.DataFrame(
+            {
+                "y": 0.3 * (-1.0) ** (row + col) + np.random.default_rng(seed).normal(size=48),
+                "row": row,
+                "col": col,
+                "x": rng.normal(size=48),
+            }
+        )
+        table = blm.LMM("y ~ x", data, residual="sp_exp(row, col)").fit().varcomp(conf_int=True)
+        assert (table["conf_high"] > table["estimate"])[table["std_error"] > 0].all()
+
+
 def test_a_held_sd_is_known() -> None:
     data = one_way(10, 4, 2)
     fit = blm.LMM("y ~ 1 + (1 | g)", data, sigma=1.0).fit()

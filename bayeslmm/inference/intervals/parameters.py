@@ -212,8 +212,9 @@ def to_scale(scale: Scale, value: float) -> float:
 
 
 def from_scale(scale: Scale, value: float) -> float:
-    """The inverse of `to_scale`."""
-    return float(_FROM_SCALE[scale](value))
+    """The inverse of `to_scale`; infinite where the number would be too large."""
+    with np.errstate(over="ignore"):
+        return float(_FROM_SCALE[scale](value))
 
 
 def scale_speed(scale: Scale, value: float) -> float:
