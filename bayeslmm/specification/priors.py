@@ -351,7 +351,7 @@ class Priors:
         _require_known("sd", self.sd, [*groups, *(f"{group}/{term}" for group in groups for term in terms[group])])
         _require_known("corr", self.corr, groups)
         _require_known("sigma", self.sigma, ["sigma", *parameters])
-        _require_known("residual", self.residual, parameters, own)
+        _require_known("residual", self.residual, parameters, own, groups)
 
     def as_dict(self) -> dict[str, Any]:
         """What was said, as plain values: `Priors(**priors.as_dict()) == priors`.
@@ -433,7 +433,9 @@ _OTHER_WORDS = {
 """Class of a parameter in brms, Bambi and Stan, which arrives as the name of a residual parameter -> what it is here."""
 
 
-def _require_known(argument: str, prior: str | Prior | Named | None, known: list[str], coefficients: Sequence[str] = ()) -> None:
+def _require_known(
+    argument: str, prior: str | Prior | Named | None, known: list[str], coefficients: Sequence[str] = (), groups: Sequence[str] = ()
+) -> None:
     if prior is None or isinstance(prior, str | Prior):
         return
     for name, _ in prior:
@@ -444,6 +446,8 @@ def _require_known(argument: str, prior: str | Prior | Named | None, known: list
                 remedy = f"write Priors({_OTHER_WORDS[name]})"
             elif argument == "residual" and name in coefficients:
                 remedy = f'the prior of a coefficient stands in alpha: Priors(alpha={{"{name}": ...}})'
+            elif argument == "residual" and (group := name.rpartition("|")[2].strip()) in groups:
+                remedy = f'the prior of the standard deviations of random effects stands in sd: Priors(sd={{"{group}": ...}})'
             raise PriorError(f"the model has no parameter {name!r} for a prior of {argument}", f"{argument}: {name}", remedy)
 
 

@@ -154,6 +154,9 @@ TERMS = {"Subject": ("Intercept", "Days")}
         (Priors(sd={"Subject/Day": "flat"}), "Subject/Days"),
         (Priors(corr={"Item": ("lkj", 1)}), "Subject"),
         (Priors(rho=("uniform", 0, 1)), "leave it out"),
+        (Priors(**{"1|Subject": ("half_normal", 2)}), 'Priors(sd={"Subject": ...})'),
+        (Priors(**{"Days | Subject": "HalfNormal(2)"}), 'Priors(sd={"Subject": ...})'),
+        (Priors(Subject=("half_normal", 2)), 'Priors(sd={"Subject": ...})'),
     ],
 )
 def test_a_prior_of_a_parameter_that_the_model_has_not_is_refused(priors: Priors, near: str) -> None:
