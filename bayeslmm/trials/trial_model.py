@@ -251,7 +251,7 @@ def _order_of_time(layout: Layout) -> tuple[str, ...]:
     name, visits = layout.columns.visit, layout.visits
     column, better = layout.frame[name], order_by_number(visits)
     where, remedy = f"visits: {', '.join(map(str, visits))}", f"data[{name!r}] = {ordered_factor(name, better)}"
-    if not isinstance(column.dtype, pd.CategoricalDtype) and not pd.api.types.is_numeric_dtype(column.dtype):
+    if len(visits) > 1 and not isinstance(column.dtype, pd.CategoricalDtype) and not pd.api.types.is_numeric_dtype(column.dtype):
         what = f"an event says which visits it affects, and column {name!r} is text without an order"
         raise DataError(what, where, f"give an ordered factor: {remedy}")
     if better:

@@ -181,6 +181,11 @@ def test_the_order_of_text_visits_is_asked_for(trial: pd.DataFrame, events: pd.D
     text = trial.assign(week="w" + trial["week"].astype(str))
     with pytest.raises(BayesLMMError, match="order"):
         run(text, events.assign(week="w" + events["week"].astype(str)), formula="change ~ week * arm", strategy="JR")
+    last = text[text["week"] == text["week"].iloc[-1]]
+    only = events.assign(week=last["week"].iloc[0])
+    only = only[only.iloc[:, 0].isin(last.iloc[:, 0])]
+    one = run(last, only, formula="change ~ arm", strategy="JR", residual=f"cs(week | {events.columns[0]})")
+    assert np.isfinite(one.data(0)["change"]).all()
 
 
 @pytest.fixture(scope="module")
