@@ -27,6 +27,27 @@ def as_path(path: Any) -> Path:
     return Path(path)
 
 
+DOCUMENTS = {
+    **dict.fromkeys((".html", ".htm", ".xhtml"), "html"),
+    ".tex": "latex",
+    ".md": "markdown",
+    **{f".{name}": name for name in ("docx", "rtf", "doc", "odt", "pdf", "xlsx", "pptx", "ipynb", "csv")},
+}
+"""Ending of a file -> the format that programs expect in it."""
+
+
+def document_format(path: Any) -> str | None:
+    """The format that a file's ending announces; None where it announces none. Errors: StoreError for what names no file."""
+    return DOCUMENTS.get(as_path(path).suffix.lower())
+
+
+def require_html_place(path: Any) -> None:
+    """Refuse a place for a page of HTML whose ending announces something else; None is no place. Errors: StoreError."""
+    if path is not None and document_format(path) not in (None, "html"):
+        what = f"the report is a page of HTML, and {as_path(path).name!r} announces {document_format(path)}"
+        raise StoreError(what, "path", 'end it in ".html": browsers print it to PDF, and word processors open it')
+
+
 def require_regular(path: Path) -> None:
     """Refuse a pipe or a device, which could be waited for without end. Errors: StoreError."""
     if path.exists() and not path.is_file():

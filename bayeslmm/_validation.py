@@ -97,10 +97,13 @@ def require_level(value: Any, argument: str = "conf_level") -> float:
     )
 
 
-def require_flag(value: Any, argument: str) -> bool:
-    """The switch as a bool. Raise SpecificationError for all but True and False: a word or a number says something by its truth alone."""
+def require_flag(value: Any, argument: str, otherwise: str = "") -> bool:
+    """The switch as a bool. Raise SpecificationError for all but True and False: a word or a number says something by its truth alone.
+
+    otherwise : what to write for what else may have been meant
+    """
     if not isinstance(value, bool | np.bool_):
-        raise SpecificationError(f"{argument} is {show_value(value)}", argument, "use True or False")
+        raise SpecificationError(f"{argument} is {show_value(value)}", argument, "; ".join(filter(None, ("use True or False", otherwise))))
     return bool(value)
 
 

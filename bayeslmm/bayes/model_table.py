@@ -12,12 +12,12 @@ from zipfile import ZIP_DEFLATED, ZipFile
 import numpy as np
 import pandas as pd
 
-from bayeslmm._io import as_path, write_atomically
+from bayeslmm._io import DOCUMENTS, as_path, document_format, write_atomically
 from bayeslmm._types import TableFormat
 from bayeslmm._validation import require_level, require_name, require_names, require_one_of
 from bayeslmm.bayes.posterior.data import PosteriorData
 from bayeslmm.bayes.posterior.tables import icc_draws, r2_draws, tidy_draws
-from bayeslmm.errors import BayesLMMError, SpecificationError, escape_control
+from bayeslmm.errors import BayesLMMError, SpecificationError, escape_control, show_value
 from bayeslmm.inference.diagnostics import icc, r2
 from bayeslmm.inference.fixed_effects.tests import check_options
 from bayeslmm.inference.tidy import tidy_table
@@ -53,7 +53,7 @@ class ModelTable:
 @answers_keywords
 def tables(
     *models: Estimates | PosteriorData,
-    format: TableFormat = "html",  # noqa: A002
+    format: TableFormat | None = None,  # noqa: A002
     labels: Mapping[str, str] | Sequence[str] | None = None,
     path: str | Path | None = None,
     df: DfMethod = "satterthwaite",
@@ -65,8 +65,8 @@ def tables(
     ----------
     *models : Fit or Posterior
         What stands side by side.
-    format : {"html", "latex", "docx", "rtf", "markdown"}, default "html"
-        Language of the table.
+    format : {"html", "latex", "docx", "rtf", "markdown"}, optional
+        Language of the table; by default what `path` ends in, and HTML without it.
     labels : Mapping of str to str or sequence of str, optional
         What terms are called in the table, or headings of the models.
     path : str or Path, optional
@@ -86,7 +86,14 @@ def tables(
     >>> print(blm.tables(fit, format="markdown").splitlines()[0])
     |  | Reaction |  |
     """
-    require_one_of(format, get_args(TableFormat), "format")
+    if format is not None:
+        require_one_of(format, get_args(TableFormat), "format")
+    announced = None if path is None else document_format(path)
+    language = format or announced or "html"
+    if language not in _WRITERS or announced not in (None, language):
+        what = f"the ending of {show_value(path)} announces {announced}, and a table is " + (format or "none")
+        endings = ", ".join(f'"{ending}"' for ending, own in DOCUMENTS.items() if own in ((format,) if format else _WRITERS))
+        raise SpecificationError(what, "path", f"end it in {endings}")
     if not models:
         raise SpecificationError("there is no model to show", "tables()", "give one fit or posterior, or several")
     for model in models:
@@ -98,7 +105,7 @@ def tables(
                 remedy = f"give the models one by one, and labels={[str(name) for name in list(model)[:3]]} for their headings"
             raise SpecificationError(f"{type(model).__name__} is no model", "tables()", remedy)
     table = model_table(models, labels, df, require_level(conf_level))
-    content = _WRITERS[format](table)
+    content = _WRITERS[language](table)
     if path is not None:
         write_atomically(as_path(path), content if isinstance(content, bytes) else content.encode("utf-8"))
     return content if isinstance(content, bytes) else TableText(content)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array, seed_sequence
+from bayeslmm._io import require_html_place
 from bayeslmm._types import Side
 from bayeslmm._validation import require_flag, require_level, require_number, require_one_of
 from bayeslmm.errors import SpecificationError
@@ -258,7 +259,7 @@ class Fit(Estimates):
         [2.259, 9.199]
         """
         modes = mode_frames(self)
-        if not require_flag(se, "se"):
+        if not require_flag(se, "se", 'ranef()["g"] are those of the factor g'):
             return modes
         sds = sd_frames(self)
         return {group: (modes[group], sds[group]) for group in modes}
@@ -1279,7 +1280,7 @@ class Fit(Estimates):
     def to_table(
         self,
         *others: Fit | Posterior,
-        format: TableFormat = "html",  # noqa: A002
+        format: TableFormat | None = None,  # noqa: A002
         labels: Mapping[str, str] | Sequence[str] | None = None,
         path: str | Path | None = None,
         df: DfMethod = "satterthwaite",
@@ -1291,8 +1292,8 @@ class Fit(Estimates):
         ----------
         *others : Fit or Posterior
             What stands beside it.
-        format : {"html", "latex", "docx", "rtf", "markdown"}, default "html"
-            Language of the table.
+        format : {"html", "latex", "docx", "rtf", "markdown"}, optional
+            Language of the table; by default what `path` ends in, and HTML without it.
         labels : Mapping of str to str or sequence of str, optional
             What terms are called in the table, or headings of the models.
         path : str or Path, optional
@@ -1459,6 +1460,7 @@ class Fit(Estimates):
         """
         from bayeslmm.reports.fit import fit_page
 
+        require_html_place(path)
         seed_sequence(seed)
         options: dict[str, Any] = {"title": title, "df": df, "vcov": vcov, "information": information, "seed": seed}
         sections: list[Callable[[Any], None]] = []

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import pandas as pd
 
+from bayeslmm._io import require_html_place
 from bayeslmm._validation import require_name
 from bayeslmm.errors import BayesLMMError, Check
 from bayeslmm.formula.parse import variance_text
@@ -153,6 +154,7 @@ def comparison_report(compared: Compared, path: str | Path | None = None, *, tit
     >>> "gap" in blm.compare(fit, post).report()
     True
     """
+    require_html_place(path)
     sources = list(dict.fromkeys(compared.frame["source"]))
     heading = "Comparison of " + ", ".join(sources) if title is None else require_name(title, "title")
     page = Page(heading, f"One model, {len(sources)} ways; intervals of {compared.conf_level:.0%}.")

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm
 
 from bayeslmm._arrays import Array
+from bayeslmm._io import require_html_place
 from bayeslmm._types import Side
 from bayeslmm._validation import require_name, require_number, require_one_of
 from bayeslmm.plots.style import LIGHT, PALETTE, axes_for, grey, ink, legend_above, level_label, light, paper, plain_axes, printable_name
@@ -168,6 +169,7 @@ class EffectOptions:
 
 def imputation_report(imputations: CompletedTrial, path: Any, title: str | None, asked: EffectOptions) -> HtmlPage:
     """The page as HTML; written to `path` where one is given."""
+    require_html_place(path)
     layout = imputations.layout
     check_analysis(imputations, asked)
     N, m = layout.size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from io import BytesIO
+from pathlib import Path
 from xml.etree import ElementTree
 from zipfile import ZipFile
 
@@ -11,7 +12,8 @@ import pandas as pd
 import pytest
 
 import bayeslmm as blm
-from bayeslmm.errors import SpecificationError
+from bayeslmm._io import DOCUMENTS
+from bayeslmm.errors import BayesLMMError, SpecificationError
 
 STRANGE = "a <b> & 50% {c}_d | \\ $x$ ~^ é 𝛽"
 
@@ -106,3 +108,30 @@ def test_models_of_one_response_have_headings_that_differ() -> None:
     assert [cell.strip() for cell in lines[0].split("|") if cell.strip()] == ["y (1)", "z", "y (3)"]
     named = blm.tables(one, two, labels=["A", "A"], format="markdown").splitlines()
     assert [cell.strip() for cell in named[0].split("|") if cell.strip()] == ["A", "A"]
+
+
+@pytest.mark.parametrize("ending", [*DOCUMENTS, ".HTML", "", ".txt", ".v2"])
+def test_a_file_holds_what_its_name_announces(fits: tuple[blm.Fit, blm.Fit], ending: str, tmp_path: Path) -> None:
+    """A table takes its language from the file's ending, and neither it nor a report is written to a file that promises something else."""
+    fit, path = fits[1], tmp_path / f"name{ending}"
+    languages = ("html", "latex", "markdown", "docx", "rtf")
+    announced = DOCUMENTS.get(ending.lower())
+    for language in languages:
+        if announced in (None, language):
+            fit.to_table(path=path, format=language)
+        else:
+            with pytest.raises(BayesLMMError, match=str(announced)):
+                fit.to_table(path=path, format=language)
+    path.unlink(missing_ok=True)
+    if announced is None or announced in languages:
+        made = fit.to_table(path=path)
+        assert made == fit.to_table(format=announced or "html")  # type: ignore[arg-type]
+        assert path.read_bytes() == (made if isinstance(made, bytes) else made.encode())
+    else:
+        with pytest.raises(BayesLMMError, match=announced):
+            fit.to_table(path=path)
+    path.unlink(missing_ok=True)
+    if announced not in (None, "html"):
+        with pytest.raises(BayesLMMError, match="HTML"):
+            fit.report(path)
+        assert not path.exists()

@@ -210,7 +210,11 @@ class Posterior(PosteriorData):
         >>> post.ranef()["Subject"].shape
         (18, 2)
         """
-        return posterior_tables.ranef_with_sds(self) if require_flag(se, "se") else posterior_tables.mean_ranef(self)
+        return (
+            posterior_tables.ranef_with_sds(self)
+            if require_flag(se, "se", 'ranef()["g"] are those of the factor g')
+            else posterior_tables.mean_ranef(self)
+        )
 
     @property
     def fixef(self) -> pd.Series[float]:
@@ -724,7 +728,7 @@ class Posterior(PosteriorData):
     def to_table(
         self,
         *others: PosteriorData | Estimates,
-        format: TableFormat = "html",  # noqa: A002
+        format: TableFormat | None = None,  # noqa: A002
         labels: Mapping[str, str] | Sequence[str] | None = None,
         path: str | Path | None = None,
         conf_level: float = 0.95,
@@ -735,8 +739,8 @@ class Posterior(PosteriorData):
         ----------
         *others : Fit or Posterior
             What stands beside it.
-        format : {"html", "latex", "docx", "rtf", "markdown"}, default "html"
-            Language of the table.
+        format : {"html", "latex", "docx", "rtf", "markdown"}, optional
+            Language of the table; by default what `path` ends in, and HTML without it.
         labels : Mapping of str to str or sequence of str, optional
             What terms are called in the table, or headings of the models.
         path : str or Path, optional
