@@ -13,14 +13,14 @@ from bayeslmm.errors import ForeignNameError, UnknownArgumentError
 from bayeslmm.estimate.estimate import Fitted, require_outcome
 from bayeslmm.likelihood.threads import restore_state
 
-NOT_LINEAR = frozenset({"glmer", "glm", "nlmer", "nlme"})
+NOT_LINEAR = frozenset({"glmer", "glm", "nlmer", "nlme", "GEE", "gee", "GLM", "geeglm"})
 """Functions for models that are not linear, or whose errors are not normal."""
 
 _VERBS = ("confint", "contrast", "emmeans", "fixef", "icc", "influence", "plot", "predict", "ranef", "ranova", "sigma", "simulate")
 _VALUES = ("aic", "bic", "fixef", "loglik", "plot", "sigma", "varcorr", "vcov")
 
 FOREIGN_FUNCTIONS = {
-    **dict.fromkeys(("lmer", "lme", "MixedLM", "mixedlm", "Lmer", "MixedModel", "LinearMixedModel"), "LMM(formula, data).fit()"),
+    **dict.fromkeys(("lmer", "lme", "glmmTMB", "MixedLM", "mixedlm", "Lmer", "MixedModel", "LinearMixedModel"), "LMM(formula, data).fit()"),
     **dict.fromkeys(("gls", "Gls"), "LMM(formula, data, residual=..., variance=...).fit()"),
     **dict.fromkeys(("brm", "Model"), "LMM(formula, data).sample()"),
     **dict.fromkeys(("lm", "Lm", "Lm2", "ols", "OLS"), "LMM(formula, data).fit(), whose formula needs no random effects"),
@@ -74,7 +74,10 @@ _COEFFICIENTS = {
     **dict.fromkeys(("joint_tests", "test_terms"), "fit.anova(), or fit.emmeans(specs, by=...).joint()"),
     **dict.fromkeys(("emmip", "ggemmeans", "plot_model"), "fit.emmeans(specs, by=...).plot(), or fit.plot.effects(term)"),
     **dict.fromkeys(("eta_squared", "omega_squared", "epsilon_squared"), 'fit.anova(effect_size="eta"), "omega" or "epsilon"'),
-    **dict.fromkeys(("effectsize", "effect_size", "eff_size"), 'fit.emmeans(specs).effect_size(), or fit.anova(effect_size="eta")'),
+    **dict.fromkeys(
+        ("effectsize", "effect_size", "effect_sizes", "eff_size"), 'fit.emmeans(specs).effect_size(), or fit.anova(effect_size="eta")'
+    ),
+    "hessian": "fit.vcov, the inverse for the fixed effects; fit.varcomp() has standard errors of the covariance parameters",
     **dict.fromkeys(("cohens_d", "hedges_g", "d"), "fit.emmeans(specs).effect_size()"),
 }
 
@@ -185,7 +188,7 @@ POSTERIOR_ATTRIBUTES = {
     **dict.fromkeys(("to_dataframe", "to_pandas", "as_data_frame", "as_matrix"), "post.tree.posterior.to_dataframe(), or one variable's"),
     **dict.fromkeys(("rhat", "ess", "diagnose", "diagnostics", "nuts_params", "divergences"), "post.summary() and post.checks"),
     **dict.fromkeys(("fitted", "fittedvalues", "resid", "residuals"), "post.augment(), which has fitted values and residuals of every row"),
-    **dict.fromkeys(("bayes_R2", "r2_bayes", "r2_score"), "post.r2()"),
+    **dict.fromkeys(("bayes_R2", "bayes_r2", "r2_bayes", "r2_score"), "post.r2()"),
     **dict.fromkeys(("report", "to_html"), 'post.to_table(format="html", path=...), or fit.report(path) of model.fit()'),
     **dict.fromkeys(("priors", "prior_summary", "get_prior"), "model.priors"),
     **dict.fromkeys(("powerscale_sensitivity", "psens", "powerscale"), "post.sensitivity()"),
@@ -223,6 +226,17 @@ MEANS_ATTRIBUTES = {
 }
 """Attribute of marginal means in R's emmeans or of a table -> what to write here."""
 
+POSTERIOR_MEANS_ATTRIBUTES = {
+    **{name: told for name, told in MEANS_ATTRIBUTES.items() if told.startswith(("means.frame", "means.pairs()[", "means.plot"))},
+    **dict.fromkeys(("pwpm", "pwpp", "diffs", "pairwise"), "means.pairs()"),
+    **dict.fromkeys(("cld", "letters", "joint", "joint_tests", "test", "lsd"), "model.fit().emmeans(specs), whose tests these are"),
+    **dict.fromkeys(
+        ("rope", "p_rope", "equivalence_test", "p_direction", "pd", "effect_size", "eff_size", "cohens_d", "bayes_factor", "dist"),
+        "draws = post.emmeans(specs).draws, a column for each mean, and count: (abs(draws[:, 0] - draws[:, 1]) < 0.5).mean()",
+    ),
+}
+"""Attribute of marginal means as draws, in R's bayestestR or emmeans -> what to write here."""
+
 MANY_ATTRIBUTES = {
     name: f"many.fit(name).{name}, of one response or group: {{name: many.fit(name) for name in many.names}} has them all"
     for name in (*_VERBS, "anova", "augment", "coef", "emtrends", "fitted", "r2", "report", "residuals", "summary")
@@ -236,6 +250,8 @@ RESULT_ATTRIBUTES = {
         for name in ("Tests3", "SolutionF", "SolutionR", "CovParms", "LSMeans", "Diffs", "Slices", "Estimates", "Contrasts")
     },
     **dict.fromkeys(("tables", "ods", "ods_tables"), "result.keys() for the names, result[name] for a frame"),
+    **dict.fromkeys(("report", "to_html", "to_table"), "result.listing, the printed text; result.fit.report(path) is a page of HTML"),
+    **dict.fromkeys(("summary", "print", "output"), "print(result.listing)"),
 }
 """ODS table of PROC MIXED, asked for as an attribute -> what to write here."""
 
@@ -267,6 +283,17 @@ PLOT_ATTRIBUTES = {
     **dict.fromkeys(("cooks", "cooks_distance"), "plot.influence()"),
 }
 """Figure of another package -> what to write here."""
+
+POSTERIOR_PLOT_ATTRIBUTES = {
+    **dict.fromkeys(("posterior", "density", "hist", "areas"), "post.plot.dist()"),
+    **dict.fromkeys(("ppc", "ppc_dist", "pp_check"), "post.plot.predictive()"),
+    **dict.fromkeys(("traces", "chains"), "post.plot.trace()"),
+    **dict.fromkeys(("dotplot", "caterpillar"), "post.plot.ranef()"),
+    **dict.fromkeys(("predictions", "conditional_effects", "marginal_effects"), "post.plot.effects(term)"),
+    **dict.fromkeys(("intervals", "coef", "coefs", "confint"), "post.plot.forest()"),
+    **dict.fromkeys(("pair", "scatter"), "post.plot.pairs()"),
+}
+"""Figure of draws in ArviZ, Bambi or bayesplot -> what to write here."""
 
 FOREIGN_KEYWORDS: dict[str, str] = {
     **dict.fromkeys(("groups", "group_var"), "name the groups in the formula: y ~ x + (1 | g)"),

@@ -51,6 +51,12 @@ def test_what_is_no_statement_is_refused(known: blm.Posterior) -> None:
             known.hypothesis(text)
     with pytest.raises(SpecificationError):
         known.rope(1, -1)
+    with pytest.raises(SpecificationError, match="low is 'x'") as caught:
+        known.rope("x", (-0.1, 0.1))
+    assert "rope(-1, 1" in caught.value.remedy
+    with pytest.raises(SpecificationError) as caught:
+        known.ranef("g")
+    assert 'ranef()["g"]' in caught.value.remedy
     with pytest.raises(SpecificationError):
         known.rope(-1, 1, "z")
 

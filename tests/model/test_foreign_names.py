@@ -10,6 +10,8 @@ import pandas as pd
 import pytest
 
 import bayeslmm as blm
+from bayeslmm.bayes.posterior.plots import PosteriorPlots
+from bayeslmm.bayes.posterior.tables import PosteriorMeans
 from bayeslmm.errors import BayesLMMError, ForeignNameError, SpecificationError, UnknownArgumentError
 from bayeslmm.inference.means.marginal_means import EMMeans
 from bayeslmm.model.fit_plots import FitPlots
@@ -93,8 +95,19 @@ def test_every_remedy_names_what_is_there(fit: blm.Fit) -> None:
         for owner, name in re.findall(r"\b(fit_|fit|model|post|means|plot|imp|tipping|many)\.(\w+)", words)
         if not hasattr(made.get(owner, OBJECTS.get(owner)), name)
     }
+    of_draws = {
+        (words, name)
+        for words in foreign_names.POSTERIOR_MEANS_ATTRIBUTES.values()
+        for name in re.findall(r"\bmeans\.(\w+)", words)
+        if not hasattr(PosteriorMeans, name)
+    } | {
+        (words, name)
+        for words in foreign_names.POSTERIOR_PLOT_ATTRIBUTES.values()
+        for name in re.findall(r"\bplot\.(\w+)", words)
+        if not hasattr(PosteriorPlots, name)
+    }
     named = {(words, name) for words in told for name in re.findall(r"\bblm\.(\w+)", words) if name not in blm.__all__}
-    assert not wrong | named
+    assert not wrong | named | of_draws
 
 
 def test_no_name_of_another_package_is_a_name_of_ours() -> None:
@@ -104,6 +117,8 @@ def test_no_name_of_another_package_is_a_name_of_ours() -> None:
         (blm.LMM, foreign_names.MODEL_ATTRIBUTES),
         (blm.Posterior, foreign_names.POSTERIOR_ATTRIBUTES),
         (EMMeans, foreign_names.MEANS_ATTRIBUTES),
+        (PosteriorMeans, foreign_names.POSTERIOR_MEANS_ATTRIBUTES),
+        (PosteriorPlots, foreign_names.POSTERIOR_PLOT_ATTRIBUTES),
         (FitPlots, foreign_names.PLOT_ATTRIBUTES),
         (Tipping, foreign_names.IMPUTATION_ATTRIBUTES),
     ):

@@ -131,6 +131,11 @@ def _prior_normals(post: PosteriorData, L: Array) -> tuple[Array, Array] | None:
 def rope_shares(post: PosteriorData, low: float, high: float, terms: list[str] | None, conf_level: float) -> pd.DataFrame:
     """Share of the posterior of each coefficient within [low, high], and of its central interval."""
     first_end, last_end = (v if isinstance(v, float) and math.isinf(v) else number_below(v, MAX_SIZE) for v in (low, high))
+    for argument, value, end in (("low", low, first_end), ("high", high, last_end)):
+        if math.isnan(end):
+            raise SpecificationError(
+                f"{argument} is {show_value(value)}", argument, 'give two numbers, and terms after them: rope(-1, 1, "x")'
+            )
     if not first_end < last_end:
         raise SpecificationError(f"the region from {show_value(low)} to {show_value(high)} is empty", "rope", "give low below high")
     names = post.coef_names if terms is None else terms

@@ -24,7 +24,7 @@ from bayeslmm.plots.effects import effect_axes, is_ordered, subgroup_axes
 from bayeslmm.plots.levels import lines_axes, ranef_of_draws
 from bayeslmm.plots.residuals import column_of
 from bayeslmm.plots.style import percent
-from bayeslmm.results.foreign_names import known_arguments
+from bayeslmm.results.foreign_names import POSTERIOR_PLOT_ATTRIBUTES, known_arguments
 from bayeslmm.results.response_scale import response_options, scale_name
 
 if TYPE_CHECKING:
@@ -608,4 +608,4 @@ class PosteriorPlots:
         return f"figures of {self._post!r}: {', '.join(names)}"
 
 
-known_arguments(PosteriorPlots, {"level": "conf_level"})
+known_arguments(PosteriorPlots, {"level": "conf_level"}, POSTERIOR_PLOT_ATTRIBUTES)

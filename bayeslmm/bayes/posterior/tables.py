@@ -25,7 +25,7 @@ from bayeslmm.inference.means.linear_functions import estimable_functions
 from bayeslmm.inference.means.marginal_means import EMMeans, comparison_scale
 from bayeslmm.likelihood.structured.residual_covariance import mean_unit_variances, one_sigma, sigma_name, variance_names
 from bayeslmm.results.fitted import add_fixed
-from bayeslmm.results.foreign_names import MEANS_ATTRIBUTES, known_arguments
+from bayeslmm.results.foreign_names import POSTERIOR_MEANS_ATTRIBUTES, known_arguments
 from bayeslmm.results.random_effects import terms_by_group, told_columns, told_pairs
 from bayeslmm.results.render import NotedFrame, add_notes
 
@@ -421,7 +421,7 @@ class PosteriorMeans:
         return "".join(frame._repr_html_() for frame in self._text())
 
 
-known_arguments(PosteriorMeans, attributes=MEANS_ATTRIBUTES)
+known_arguments(PosteriorMeans, attributes=POSTERIOR_MEANS_ATTRIBUTES)
 
 
 def larger_at_first(asked: PosteriorMeans, method: ContrastMethod, ref: str | float | None) -> float:
