@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from bayeslmm._arrays import Array, Codes, freeze, freeze_codes
@@ -50,6 +51,13 @@ class RandomTerm:
     def moment_rows(self) -> Array:
         """Rows whose mean products are those of all rows of Z: all of them."""
         return self.Z
+
+    @property
+    def by_level(self) -> sp.csr_array:
+        """(n, K q) sparse: level after level, the columns of a level side by side."""
+        n, q = self.Z.shape
+        columns = (self.group.codes[:, None] * q + np.arange(q)).ravel()
+        return sp.csr_array((self.Z.ravel(), columns, np.arange(0, n * q + 1, q)), shape=(n, self.group.size * q))
 
     def effects(self, values: Array) -> Array:
         """What coefficients (K, q) of the levels add to every row, Z b, (n,)."""

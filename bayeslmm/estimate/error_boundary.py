@@ -15,11 +15,13 @@ the log of its variance. There no T at all is a choice as well.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations, product
 
 import numpy as np
+import scipy.sparse as sp
 from numpy.typing import NDArray
+from scipy.sparse.linalg import lsqr
 
 from bayeslmm._arrays import Array, Codes
 from bayeslmm.covariance.composed import WithNugget
@@ -28,6 +30,7 @@ from bayeslmm.covariance.registry import is_serial
 from bayeslmm.covariance.spatial import SpatialCovariance
 from bayeslmm.errors import Check
 from bayeslmm.estimate.checks import SINGULAR_SD
+from bayeslmm.estimate.newton import MACHINE_EPSILON
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.structured.residual_covariance import residual_sets, sigma_name
 from bayeslmm.likelihood.structured.residual_structure import GroupedStructure, SpatialStructure, VisitStructure
@@ -355,6 +358,34 @@ def _find_reproduction(problem: Problem, restricted: bool, rows: NDArray[np.bool
             return Unbounded(what, strata, True)
         doubtful = doubtful or Unbounded(what, strata, False)
     return doubtful
+
+
+EXACT_RESIDUAL = 1e-10
+"""Residual of all effects together, in residual sds of the fixed ones, that is none: what least squares by iteration leaves."""
+
+LEAST_SQUARES = 1e-12
+"""Relative size of what is left of the normal equations at their end."""
+
+MOST_ITERATIONS = 300
+"""A response that takes longer is left to the search."""
+
+
+def reproduces_response(problem: Problem) -> bool:
+    """Whether fixed and random effects, fewer than the rows, leave nothing of this response but its own rounding."""
+    design, standardization = problem.design, problem.standardization
+    n, p = design.nobs, problem.criterion.p
+    if not (design.terms and design.in_memory) or problem.criterion.held is not None:
+        return False
+    if p + sum(t.group.size * t.Z.shape[1] for t in design.terms) >= n:
+        return False
+    Xy = standardization.Xy(design, slice(0, n))
+    Z = [replace(term, Z=own.apply(term.Z)).by_level for own, term in zip(standardization.maps, design.terms, strict=True)]
+    effects = sp.csc_array(sp.hstack([sp.csc_array(Xy[:, :p]), *Z]))
+    lengths = np.sqrt((effects**2).sum(axis=0))
+    effects = effects @ sp.diags_array(1.0 / np.where(lengths > 0.0, lengths, 1.0))
+    left = lsqr(effects, Xy[:, p], atol=LEAST_SQUARES, btol=LEAST_SQUARES, conlim=0.0, iter_lim=MOST_ITERATIONS)[3]
+    rounding = 64 * MACHINE_EPSILON * design.response_size[0] / standardization.y_scale
+    return bool(left <= max(EXACT_RESIDUAL, rounding) * np.sqrt(n))
 
 
 def _can_be(problem: Problem, rows: NDArray[np.bool_]) -> bool:

@@ -39,6 +39,7 @@ from bayeslmm.estimate.error_boundary import (
     VANISHING_SD,
     error_boundary_checks,
     find_unbounded,
+    reproduces_response,
     singular_errors,
     vanishing_strata,
     without_strata,
@@ -117,6 +118,9 @@ VANISHED_VARIANCE = 1e-9
 """Generalised variance of structured errors, relative to the least-squares one, that stands for none."""
 
 
+ALL_EXPLAINED = "the random effects reproduce the response exactly, or so nearly that its residuals are lost in rounding"
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Estimate:
     """The optimum of one criterion.
@@ -173,6 +177,8 @@ def _estimate(problem: Problem, method: LikelihoodKind, start: Array | None, nea
     begin = time.perf_counter()
     restricted, interrupted = method == "REML", False
     check_not_exact(problem)
+    if problem.structured is not None and not near and reproduces_response(problem):  # its sds would go to 0 each in its own time
+        raise _exact_error(ALL_EXPLAINED)
     bounds = require_bounded(problem, restricted)
     if bounds:  # where nothing is left of the residuals there is no end to be exact about
         problem = by_sums(problem)
@@ -191,7 +197,7 @@ def _estimate(problem: Problem, method: LikelihoodKind, start: Array | None, nea
     by_rows = problem.structured is not None or isinstance(point.state, RowState)
     exact = EXACT_VARIANCE if by_rows else EXACT_VARIANCE_FROM_SUMS
     if point.sigma2 * _unit_variance(problem, point.x) < exact or (point.sigma2 < DOUBTFUL_VARIANCE and _is_rounding(problem, point)):
-        raise _exact_error("the random effects reproduce the response exactly, or so nearly that its residuals are lost in rounding")
+        raise _exact_error(ALL_EXPLAINED)
     arrived = outcome.converged and outcome.predicted <= PREDICTED_DECREASE
     if problem.structured is not None and not arrived and _is_degenerate(problem, point, restricted):
         raise _exact_error("the response is constant within subjects, or exact: the errors are perfectly correlated")

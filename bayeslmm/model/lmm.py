@@ -60,13 +60,9 @@ if TYPE_CHECKING:
 
 
 def random_columns(design: Design) -> sp.csc_array:
-    """(n, sum of K q): term after term in the order of the formula, level after level, the columns of a level side by side."""
-    n, blocks = design.nobs, []
-    for term in design.terms:
-        q = term.Z.shape[1]
-        columns = (term.group.codes[:, None] * q + np.arange(q)).ravel()
-        blocks.append(sp.csr_array((term.Z.ravel(), columns, np.arange(0, n * q + 1, q)), shape=(n, term.group.size * q)))
-    return sp.csc_array(sp.hstack(blocks)) if blocks else sp.csc_array((n, 0))
+    """(n, sum of K q): term after term in the order of the formula."""
+    blocks = [term.by_level for term in design.terms]
+    return sp.csc_array(sp.hstack(blocks)) if blocks else sp.csc_array((design.nobs, 0))
 
 
 SEARCHES = frozenset({"lbfgs", "l-bfgs-b", "bfgs", "cg", "powell", "nm", "nelder-mead", "newton", "basinhopping", "bobyqa", "nloptwrap"})

@@ -58,6 +58,23 @@ def test_a_response_that_the_random_effects_reproduce_is_refused(formula: str, y
     refused(lambda: fit(formula, visits().assign(y=y), method=method), DesignError, "exactly")
 
 
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    "errors", [{"variance": "ident(f)"}, {"variance": "ident(g)"}, {"variance": "exp(x)"}, {"residual": "ar1(v | half / g)"}], ids=str
+)
+def test_no_structure_of_the_errors_hides_that_all_is_explained(errors: dict[str, str], seed: int) -> None:
+    """The sds of several strata go to 0 each in its own time, and none may be left as if it were estimated."""
+    rng = np.random.default_rng(seed)
+    levels, rows = int(rng.integers(6, 13)), int(rng.integers(4, 9))
+    g = np.repeat(np.arange(levels), rows)
+    data = pd.DataFrame({"g": g, "half": np.where(g % 2 == 0, "p", "q"), "v": np.tile(np.arange(rows), levels)})
+    data = data.assign(x=rng.normal(size=len(g)), f=rng.choice(list("abc"), len(g)))
+    own, method = 1.7 * rng.normal(size=(2, levels))[:, g], ("REML", "ML")[seed % 2]
+    for formula, y in (("y ~ x + f + (1 | g)", own[0] + 0.3 * data["x"]), ("y ~ f + (x | g)", own[0] + own[1] * data["x"])):
+        for unit in (1.0, 2.0**20):
+            refused(lambda: fit(formula, data.assign(y=unit * y), method=method, check="warn", **errors), DesignError, "exactly")
+
+
 def test_a_response_that_is_constant_within_subjects_has_no_compound_symmetry() -> None:
     refused(lambda: fit("y ~ 1", visits().assign(y=NUMBER), residual="cs(visit | g)"), DesignError)
 
