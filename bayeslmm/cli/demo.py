@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 
 import bayeslmm as blm
 from bayeslmm._io import make_folder, require_regular, write_atomically
+from bayeslmm.data.frame import csv_names
 from bayeslmm.datasets import simulate_trial
 from bayeslmm.errors import DataError, EmptyDataError
 from bayeslmm.estimate.estimate import require_finished
@@ -42,6 +43,7 @@ def read_trial(path: Path | None) -> pd.DataFrame:
         return simulate_trial()
     require_regular(path)
     try:
+        csv_names(path)
         data = pd.read_csv(path)
     except FileNotFoundError as error:
         raise DataError("there is no such file", str(path), "name a CSV with the columns " + ", ".join(NEEDED)) from error

@@ -13,6 +13,8 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib import import_module
+from io import BytesIO
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -181,6 +183,15 @@ def _refusal(data: Any) -> DataError | None:
 
 def _repeated_names_error(names: Sequence[str]) -> DataError:
     return DataError("column names occur more than once", f"columns {', '.join(map(repr, names))}", "rename or drop one of each")
+
+
+def csv_names(source: Path | BytesIO, separator: str = ",") -> list[str]:
+    """The names in the first line of a CSV, no two of them equal: pandas would rename the second of two without a word."""
+    first = pd.read_csv(source, sep=separator, header=None, nrows=1, dtype=str).iloc[0].dropna()
+    repeated = list(dict.fromkeys(first[first.duplicated()]))
+    if repeated:
+        raise _repeated_names_error(repeated)
+    return first.tolist()
 
 
 def _pandas_table(data: pd.DataFrame, used: Sequence[str]) -> ColumnTable:

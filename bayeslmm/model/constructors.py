@@ -16,6 +16,7 @@ from bayeslmm._arrays import Array
 from bayeslmm._types import LikelihoodKind
 from bayeslmm._validation import require_mapping, require_one_of
 from bayeslmm.data.columns import require_labels
+from bayeslmm.data.frame import csv_names
 from bayeslmm.datasets import load_dataset
 from bayeslmm.errors import DataError, DesignError, SpecificationError, show_value
 from bayeslmm.estimate.estimate import require_finished
@@ -86,8 +87,13 @@ def _data(file: SpecFile) -> pd.DataFrame:
 def _table(content: bytes, name: str, where: str) -> pd.DataFrame:
     separator = "\t" if name.lower().endswith((".tsv", ".tab")) else ","
     try:
+        csv_names(io.BytesIO(content), separator)
         return pd.read_csv(io.BytesIO(content), sep=separator)
-    except (ValueError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError:
+        raise SpecificationError(f"{name!r} is not text in UTF-8", where, "save it as CSV in UTF-8") from None
+    except DataError as error:
+        raise SpecificationError(f"{name!r}: {error.what}", f"{where}: {error.where}", error.remedy) from None
+    except ValueError as error:
         raise SpecificationError(f"{name!r} is no table: {error}", where, "give a CSV file with a line of names") from None
 
 
@@ -116,12 +122,11 @@ def _factor(values: pd.Series[Any], levels: Sequence[Any] | None, where: str) ->
         return values if isinstance(values.dtype, pd.CategoricalDtype) else values.astype("category")
     if isinstance(values.dtype, pd.CategoricalDtype):
         values = values.astype(values.dtype.categories.dtype)
-    found = pd.Categorical(values, categories=list(levels))
-    lost = values[pd.isna(found) & values.notna().to_numpy()]
+    lost = values[values.notna() & ~values.isin(list(levels))]
     if len(lost):
         shown = ", ".join(repr(label) for label in lost.unique()[:8])
         raise SpecificationError(f"the data have levels that the file does not list: {shown}", where, "list every level")
-    return found
+    return pd.Categorical(values, categories=list(levels))
 
 
 @answers_keywords

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import pandas as pd
 
 from bayeslmm._validation import require_count
-from bayeslmm.data.frame import absent_column_error
+from bayeslmm.data.frame import absent_column_error, csv_names
 from bayeslmm.errors import BayesLMMError, DataError, DependencyError, SpecificationError
 
 ROWS_PER_READ = 1 << 18
@@ -194,8 +194,7 @@ def _name_file_in_errors(path: Path) -> Iterator[None]:
 
 
 def _of_csv(piece: FilePiece) -> Iterator[Any]:
-    names = [str(name) for name in pd.read_csv(piece.path, nrows=0).columns]
-    with pd.read_csv(piece.path, usecols=_present(piece.columns, names), chunksize=piece.rows) as reader:
+    with pd.read_csv(piece.path, usecols=_present(piece.columns, csv_names(piece.path)), chunksize=piece.rows) as reader:
         yield from reader
 
 

@@ -182,7 +182,7 @@ def read_references(path: str | os.PathLike[str]) -> tuple[Reference, ...]:
 
 def _text(content: bytes, path: Path) -> str:
     try:
-        return content.decode("utf-8")
+        return content.decode("utf-8-sig")  # Windows begins a file with a mark
     except UnicodeDecodeError as error:
         raise SpecificationError("the file is not UTF-8", f"{path}, byte {error.start}", "save it as UTF-8") from None
 
