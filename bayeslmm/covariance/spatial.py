@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 from scipy.special import digamma, gammaln, polygamma
@@ -449,10 +449,13 @@ class Matern(Spatial):
             return np.log(r)
 
     def _curve(self, r: Array, distances: Array) -> tuple[Array, Array, MaternCurve]:
+        """Distances in ranges, ranges and the curve there; an integral for each distance that occurs, and every distance occurs twice or more."""
+        occurring, where = np.unique(distances, return_inverse=True)
+        reach = align_to_distances(r[..., 0], occurring)
+        nu = np.full_like(reach, self.smoothness) if self.smoothness is not None else align_to_distances(r[..., 1], occurring)
+        curve = matern_curve(occurring / reach, nu)
         reach = align_to_distances(r[..., 0], distances)
-        nu = np.full_like(reach, self.smoothness) if self.smoothness is not None else align_to_distances(r[..., 1], distances)
-        u = distances / reach
-        return u, reach, matern_curve(u, nu)
+        return distances / reach, reach, MaternCurve(*(getattr(curve, part.name)[..., where] for part in fields(curve)))
 
     def at(self, distances: Array) -> Matern:
         return replace(self, q=distances.shape[-1], distances=distances)
