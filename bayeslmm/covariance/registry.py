@@ -219,9 +219,17 @@ _ELSEWHERE = {
     **dict.fromkeys(("gau", "igau", "agau"), "sp_gau(x, y), or a product of sp_gau(x) and sp_gau(y)"),
     **dict.fromkeys(("mtrn", "mat"), "matern(x, y)"),
     **dict.fromkeys(("corh", "cor", "corv", "coruv", "coruh"), "cs, csh or us"),
-    "un": "us(t | g)",
+    **dict.fromkeys(("un", "unstructured", "unstr"), "us(t | g)"),
+    **dict.fromkeys(("hetar1", "arh1", "arh"), "ar1h(0 + f | g)"),
+    **dict.fromkeys(("homcs", "cosy", "exchangeable"), "cs(0 + f | g)"),
+    **dict.fromkeys(("homtoep", "toeplitz"), "toep(0 + f | g)"),
+    "homdiag": "id(0 + f | g)",
+    "AR": "ar1(t | g)",
+    "ou": 'car1(0 + C(t) | g), or residual="sp_exp(t | g) + local"',
+    "rr": "fa0(0 + f | g, 2) for rank 2",
+    **dict.fromkeys(("propto", "equalto"), "(1 | g), and relationship={'g': A} for a known matrix"),
 }
-"""Names of structures in nlme, brms, asreml and MixedModels.jl -> what is written here."""
+"""Names of structures in nlme, glmmTMB, brms, asreml and MixedModels.jl -> what is written here."""
 
 
 def nearest_structures(name: str) -> str:

@@ -449,7 +449,7 @@ class Matern(Spatial):
             return np.log(r)
 
     def _curve(self, r: Array, distances: Array) -> tuple[Array, Array, MaternCurve]:
-        """Distances in ranges, ranges and the curve there; an integral for each distance that occurs, and every distance occurs twice or more."""
+        """Distances in ranges, ranges and the curve there, which takes an integral for each distance that occurs: all do twice or more."""
         occurring, where = np.unique(distances, return_inverse=True)
         reach = align_to_distances(r[..., 0], occurring)
         nu = np.full_like(reach, self.smoothness) if self.smoothness is not None else align_to_distances(r[..., 1], occurring)

@@ -306,7 +306,9 @@ def _order(cursor: Cursor, structure: str) -> StructureOrder | None:
             raise cursor.error(cursor.tokens[cursor.at - 1], f"both orders of {structure} are 0", "leave the structure out")
         return None if orders == (1, 1) else orders
     if "@" in structure or not takes_order(structure):
-        raise cursor.error(cursor.next(), f"{structure} has no order", f"write {structure}(x | g)")
+        token = cursor.next()
+        nugget = "; a nugget stands behind it: + local" if token.text in ("nugget", "local") else ""
+        raise cursor.error(token, f"{structure} has no order", f"write {structure}(x | g){nugget}")
     return _number(cursor, structure, "order")
 
 

@@ -99,6 +99,15 @@ _ELSEWHERE = {
         ("se", "trunc", "cens", "weights"), "weights=1/se**2 and sigma=1.0 as arguments of the model for known standard errors"
     ),
     "cs": "cr(x, df=3) for a spline; cs(x | g) is compound symmetry",
+    "numFactor": 'coordinates as columns: residual="sp_exp(x | g) + local", of two sp_exp(east, north | g) + local',
+    "dummy": "I(f == 'level')",
+    **dict.fromkeys(("at", "idh"), "diag(0 + f | g), a variance for each level of f"),
+    **dict.fromkeys(("corh", "corgh", "coruh"), "csh(0 + f | g), or us(0 + f | g) with a correlation for each pair"),
+    **dict.fromkeys(("cor", "corv", "coruv"), "cs(0 + f | g)"),
+    **dict.fromkeys(("idv", "ide"), "(1 | g)"),
+    **{f"{name}v": f'{name}(0 + f | g), or residual="{name}(t | g)"' for name in ("ar1", "toep")},
+    "leg": "poly(x, 2)",
+    **dict.fromkeys(("spl", "dev"), "bs(x, df=4): smooth terms with a penalty are not here"),
 }
 
 

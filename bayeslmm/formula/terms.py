@@ -285,8 +285,10 @@ def _require_random(cursor: Cursor, bar: Bar) -> str:
             remedy = "use car1, a function of distances in one column" if wrong else "name a column for each: (ar1(row):ar1(col) | trial)"
             raise cursor.error_between(bar.start, bar.end, what, remedy)
     elif len(bar.lefts) > 1 or name not in names("D"):
-        what = "coordinates of a spatial structure" if name not in names("D") else "several lists before the bar"
-        remedy = "a residual covariance is given by residual=; a random term is (x + z | g)"
+        what, remedy = "several lists before the bar", "a random term is (x + z | g)"
+        if name not in names("D"):
+            # effects of places and independent errors add up to errors with a nugget, also where several rows share a place
+            what, remedy = "coordinates of a spatial structure", f'residual="{name}(x, y | g) + local" is the same model'
         raise cursor.error_between(bar.start, bar.end, f"{what} in a random term", remedy)
     return canonical(name, bar.order)
 

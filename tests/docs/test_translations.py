@@ -35,7 +35,7 @@ def data() -> pd.DataFrame:
 
 
 # page, what stands on it for the other package, what for this one, arguments of ours, the other's log likelihood (statsmodels 0.15 by the
-# best of three optimisers, nlme 3.1, lme4 1.1-31)
+# best of three optimisers, nlme 3.1, lme4 1.1-31, glmmTMB 1.1.5)
 CASES = [
     ("statsmodels", '`mixedlm("y ~ x", d, groups="g")`', "y ~ x + (1 | g)", {}, -601.767717304),
     ("statsmodels", '`re_formula="~x"`', "y ~ x + (x | g)", {}, -583.491936174),
@@ -72,6 +72,20 @@ CASES = [
     ("nlme", "varConstPower", "y ~ x + (1 | g)", {"variance": "const_power(age)"}, -601.013493855),
     ("nlme", "varComb(a, b)", "y ~ x + (1 | g)", {"variance": "ident(arm) * power(age)"}, -600.309342866),
     ("nlme", "varFixed(~ w)", "y ~ x + (1 | g)", {"weights": "u"}, -614.100102101),
+    ("glmmTMB", "`REML = TRUE`", "y ~ x + (1 | g)", {}, -601.767717304),
+    ("glmmTMB", "`(x \\| g)`, `us(x \\| g)`", "y ~ x + (x | g)", {"method": "ML"}, -582.551032006),
+    ("glmmTMB", "`diag(x \\| g)`", "y ~ x + diag(x | g)", {"method": "ML"}, -582.874167627),
+    ("glmmTMB", "`cs(0 + f \\| g)`", "y ~ x + csh(0 + f | g)", {"method": "ML"}, -597.232193656),
+    ("glmmTMB", "`ar1(f + 0 \\| g)`", "y ~ x + ar1(0 + C(t) | g)", {"method": "ML"}, -597.444108304),
+    ("glmmTMB", "`toep(f + 0 \\| g)`", "y ~ x + toeph(0 + C(f) | g)", {"method": "ML"}, -597.038603311),
+    ("glmmTMB", "`ou(numFactor(t) + 0 \\| g)`", "y ~ x", {"method": "ML", "residual": "sp_exp(t | g) + local"}, -597.444108304),
+    ("glmmTMB", "`mat(...)`", "y ~ x", {"method": "ML", "residual": "matern(t | g) + local"}, -594.368995903),
+    ("glmmTMB", "`rr(0 + f \\| g, d = 1)`", "y ~ x + fa0(0 + f | g, 1)", {"method": "ML"}, -600.028363187),
+    ("glmmTMB", "`us(visit + 0 \\| id), dispformula = ~ 0`", "y ~ x", {"method": "ML", "residual": "us(b | g:f)"}, -615.607613194),
+    ("glmmTMB", "`ar1(visit + 0 \\| id), dispformula = ~ 0`", "y ~ x", {"method": "ML", "residual": "ar1(t | g)"}, -608.436602435),
+    ("glmmTMB", "`dispformula = ~ arm`", "y ~ x + (1 | g)", {"method": "ML", "variance": "ident(arm)"}, -599.706219947),
+    ("glmmTMB", "`dispformula = ~ age`", "y ~ x + (1 | g)", {"method": "ML", "variance": "exp(age)"}, -599.973032422),
+    ("glmmTMB", "`dispformula = ~ arm + age`", "y ~ x + (1 | g)", {"method": "ML", "variance": "ident(arm) * exp(age)"}, -599.257375861),
 ]
 
 

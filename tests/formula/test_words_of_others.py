@@ -84,6 +84,16 @@ REMEDIES = [
     ("y ~ x + (1 | gr(g, cov = A))", "relationship="),
     ("y ~ x + zerocorr(1 + x | g)", "diag(x | g)"),
     ("y ~ x + zerocorr((1 + x | g))", "diag(x | g)"),
+    ("y ~ x + exp(numFactor(t) + 0 | g)", "sp_exp("),
+    ("y ~ x + sp_gau(u, v | g)", 'residual="sp_gau(x, y | g) + local"'),
+    ("y ~ x + ou(t + 0 | g)", "car1(0 + C(t) | g)"),
+    ("y ~ x + rr(f + 0 | g, 2)", "fa0(0 + f | g, 2)"),
+    ("y ~ x + hetar1(f + 0 | g)", "ar1h(0 + f | g)"),
+    ("y ~ x + homcs(f + 0 | g)", "cs(0 + f | g)"),
+    ("y ~ x + homdiag(f + 0 | g)", "id(0 + f | g)"),
+    ("y ~ x + propto(0 + a | g, A)", "relationship="),
+    ("y ~ x + at(f):g", "diag(0 + f | g)"),
+    ("y ~ x + corh(f):id(g)", "csh(0 + f | g)"),
     ("y ~ x + arma(time, g)", "arma("),
     ("y ~ x + ma(time, g)", "arma(time | g"),
     ("y ~ x + cosy(time, g)", "cs(time | g)"),
@@ -119,7 +129,9 @@ def test_variance_functions_of_nlme_are_answered(text: str, word: str) -> None:
     assert word in caught.value.remedy
 
 
-@pytest.mark.parametrize(("text", "word"), [("corAR1(t | g)", "ar1(t | g)"), ("corCompSymm(t | g)", "cs(t | g)")])
+@pytest.mark.parametrize(
+    ("text", "word"), [("corAR1(t | g)", "ar1(t | g)"), ("corCompSymm(t | g)", "cs(t | g)"), ("sp_exp(t | g, nugget)", "+ local")]
+)
 def test_structures_of_nlme_are_answered(text: str, word: str) -> None:
     with pytest.raises(FormulaError) as caught:
         parse_residual(text)
