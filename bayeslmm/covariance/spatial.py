@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import astuple, dataclass, field, replace
 
 import numpy as np
 from scipy.special import digamma, gammaln, polygamma
@@ -390,6 +390,10 @@ class MaternCurve:
     u_nu: Array
     nu_nu: Array
 
+    def spread(self, where: Array) -> MaternCurve:
+        """The curve at the points with these numbers, an array of any shape."""
+        return MaternCurve(*(part[..., where] for part in astuple(self)))
+
 
 def matern_curve(u: Array, nu: Array) -> MaternCurve:
     """The curve at u >= 0 and smoothness nu > 0 (broadcast), from K_nu(u) = integral exp(-u cosh t) cosh(nu t) dt, t > 0.
@@ -455,7 +459,7 @@ class Matern(Spatial):
         nu = np.full_like(reach, self.smoothness) if self.smoothness is not None else align_to_distances(r[..., 1], occurring)
         curve = matern_curve(occurring / reach, nu)
         reach = align_to_distances(r[..., 0], distances)
-        return distances / reach, reach, MaternCurve(*(getattr(curve, part.name)[..., where] for part in fields(curve)))
+        return distances / reach, reach, curve.spread(where)
 
     def at(self, distances: Array) -> Matern:
         return replace(self, q=distances.shape[-1], distances=distances)
