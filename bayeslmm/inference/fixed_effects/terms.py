@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bayeslmm._arrays import Array
+from bayeslmm._arrays import Array, Mask
 from bayeslmm.data.columns import Columns
 from bayeslmm.data.design import Design
 from bayeslmm.data.frame import read_table
@@ -58,12 +58,17 @@ class TermEffect:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class IndicatorTerms:
-    """Effects in the order of the formula (the intercept too), T and its centred form (p, all columns), and X~'X~ (p, p)."""
+    """Effects in the order of the formula (the intercept too), T and its centred form (p, all columns), and X~'X~ (p, p).
+
+    sizes : of the columns of T; moved : which of them are centred where all effects span
+    """
 
     effects: tuple[TermEffect, ...]
     T: Array
     centred: Array
     gram: Array
+    sizes: Array
+    moved: Mask
 
     def columns(self, effects: Sequence[TermEffect], spanning: Sequence[TermEffect] | None = None) -> Array:
         """Columns of T of some effects.
@@ -72,6 +77,17 @@ class IndicatorTerms:
         """
         spans = {(e.factors, e.covariates) for e in (effects if spanning is None else spanning)}
         return np.concatenate([np.zeros((len(self.T), 0)), *(self.own(e, spans)[:, e.where] for e in effects)], axis=1)
+
+    def all_but(self, effects: Sequence[TermEffect]) -> tuple[Array, Array]:
+        """`columns` of all other effects, and the sizes that they have about no mean."""
+        lost = {(e.factors, e.covariates) for e in effects}
+        kept, moved = np.ones(self.T.shape[1], np.bool_), self.moved.copy()
+        for effect in self.effects:
+            if not effect.fewer.isdisjoint(lost):
+                moved[effect.where] = False
+        for effect in effects:
+            kept[effect.where] = False
+        return np.where(moved, self.centred, self.T)[:, kept], self.sizes[kept]
 
     def own(self, effect: TermEffect, spans: set[tuple[frozenset[str], frozenset[str]]]) -> Array:
         """T, or its centred form where the effect is there without each of its covariates."""
@@ -84,6 +100,7 @@ def indicator_terms(design: Design, standardization: Standardization) -> Indicat
     X = (design.encoding.encode_fixed(frame)[0][:, list(design.kept)] - standardization.center) @ standardization.B
     gram = X.T @ X
     raw, about, effects, begin = TermProducts(X), TermProducts(X), [], 0
+    called = _names(design)
     for term, factors, columns in indicator_columns(design, frame):
         widths = tuple((columns[key].shape[1], key in factors) for key in term.atoms)
         own = column_products(term, columns, len(X))
@@ -94,13 +111,16 @@ def indicator_terms(design: Design, standardization: Standardization) -> Indicat
         where = slice(begin, begin + own.shape[1])
         covariates = frozenset(term.atoms) - factors
         fewer = frozenset((factors, frozenset(some)) for k in range(len(covariates)) for some in combinations(sorted(covariates), k))
-        effects.append(TermEffect(_name(term, design), factors, covariates, where, _free(widths, begin), variables, widths, fewer))
+        name = _name(term, called)
+        effects.append(TermEffect(name, factors, covariates, where, _free(widths, begin), variables, widths, fewer))
         begin = where.stop
     T, centred = (np.linalg.solve(gram, parts.whole()) for parts in (raw, about))
     if not design.in_memory:
         rows = (design.moments.X - standardization.center) @ standardization.B
         gram = rows.T @ rows * (design.nobs / len(rows))
-    return IndicatorTerms(tuple(effects), T, centred, gram)
+    spans = {(e.factors, e.covariates) for e in effects}
+    moved = np.repeat([spans.issuperset(e.fewer) for e in effects], [e.where.stop - e.where.start for e in effects])
+    return IndicatorTerms(tuple(effects), T, centred, gram, np.linalg.norm(T, axis=0), moved)
 
 
 WAITING_COLUMNS = 64
@@ -149,12 +169,13 @@ def _free(widths: Sequence[tuple[int, bool]], begin: int) -> tuple[int, ...]:
     return tuple(int(i) + begin for i in inner.ravel(order="F"))
 
 
-def _name(term: Term, design: Design) -> str:
-    """The term as `coef_terms` calls it."""
-    if not term.atoms:
-        return "Intercept"
-    wanted = frozenset(term.name.split(":"))
-    return next((t for t in design.coef_terms if frozenset(t.split(":")) == wanted), term.name)
+def _names(design: Design) -> dict[frozenset[str], str]:
+    """The parts of every term -> what `coef_terms` calls it."""
+    return {frozenset(name.split(":")): name for name in reversed(design.coef_terms)}
+
+
+def _name(term: Term, called: dict[frozenset[str], str]) -> str:
+    return called.get(frozenset(term.name.split(":")), term.name) if term.atoms else "Intercept"
 
 
 def is_complete(atom: EncodedVariable) -> bool:
@@ -191,10 +212,10 @@ def column_units(design: Design, standardization: Standardization) -> tuple[Arra
     """
     size = 1.0 / np.abs(np.diagonal(standardization.B))
     names, slopes = np.array(design.coef_terms)[list(design.kept)], np.zeros(len(size), bool)
-    factorial = set()
+    factorial, called = set(), _names(design)
     for term in map(Term, design.spec.formula.terms):
         factors = [is_complete(design.encoding.fixed_block.atoms[key]) for key in term.atoms]
-        name = _name(term, design)
+        name = _name(term, called)
         own = names == name
         if any(factors):
             factorial.add(name)

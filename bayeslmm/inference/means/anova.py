@@ -63,12 +63,12 @@ class Hypotheses:
     def _of(self, effect: TermEffect, kind: int, metric: Array) -> Array:
         effects = self.terms.effects
         above = [e for e in effects if e.contains(effect)]
-        outside = [e for e in effects if e != effect and e not in above]
+        outside = [e for e in effects if e is not effect and not e.contains(effect)]
         if not above:
             # what the term has beyond all others: its own coefficients, where those leave the columns of the others alone
-            rows, columns = self.own[effect.name], self.terms.columns(outside)
+            rows, (columns, sizes) = self.own[effect.name], self.terms.all_but([effect])
             # a product of covariates that start far off is known to the last digit of what it is before it is centred
-            known = ROUNDED * np.linalg.norm(columns, axis=0) + 64 * EPSILON * np.linalg.norm(self.terms.columns(outside, ()), axis=0)
+            known = ROUNDED * np.linalg.norm(columns, axis=0) + 64 * EPSILON * sizes
             if len(rows) and bool(np.all(np.abs(rows @ columns) <= known * np.linalg.norm(rows, axis=1)[:, None])):
                 rows = self._in_units(rows, effect, outside)
                 return rows if self.mixed or kind == 2 else _about_the_mean(rows, effect)
