@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import sys
 import unicodedata
+from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -181,17 +182,19 @@ def _refusal(data: Any) -> DataError | None:
 # ---------------------------------------------------------------------------------------------------------------- pandas
 
 
-def _repeated_names_error(names: Sequence[str]) -> DataError:
-    return DataError("column names occur more than once", f"columns {', '.join(map(repr, names))}", "rename or drop one of each")
+def require_distinct_names(names: Sequence[Hashable]) -> None:
+    """Raise DataError for names of columns that stand twice: which of them is meant, nobody says."""
+    if len(set(names)) < len(names):
+        counts = Counter(names)
+        shown = ", ".join(repr(str(name)) for name in counts if counts[name] > 1)
+        raise DataError("column names occur more than once", f"columns {shown}", "rename or drop one of each")
 
 
 def csv_names(source: Path | BytesIO, separator: str = ",") -> list[str]:
     """The names in the first line of a CSV, no two of them equal: pandas would rename the second of two without a word."""
-    first = pd.read_csv(source, sep=separator, header=None, nrows=1, dtype=str).iloc[0].dropna()
-    repeated = list(dict.fromkeys(first[first.duplicated()]))
-    if repeated:
-        raise _repeated_names_error(repeated)
-    return first.tolist()
+    names: list[str] = pd.read_csv(source, sep=separator, header=None, nrows=1, dtype=str).iloc[0].dropna().tolist()
+    require_distinct_names(names)
+    return names
 
 
 def _pandas_table(data: pd.DataFrame, used: Sequence[str]) -> ColumnTable:
@@ -203,9 +206,7 @@ def _pandas_table(data: pd.DataFrame, used: Sequence[str]) -> ColumnTable:
             "flatten them: data.columns = ['_'.join(map(str, c)) for c in data.columns]",
         )
     names = tuple(data.columns.tolist())
-    if len(set(names)) < len(names):
-        twice = list(dict.fromkeys(str(name) for name in data.columns[data.columns.duplicated()]))
-        raise _repeated_names_error(twice)
+    require_distinct_names(names)
     if not all(isinstance(name, str) for name in names):
         names = tuple(map(str, names))
         return _pandas_table(data.set_axis(list(names), axis=1), used)
@@ -306,6 +307,8 @@ def _foreign_table(data: Any, used: Sequence[str]) -> ColumnTable:
     narwhals = import_module("narwhals.stable.v1")
     if type(data).__name__ == "RecordBatch" and type(data).__module__.startswith("pyarrow"):
         data = import_module("pyarrow").Table.from_batches([data])
+    if isinstance(named := getattr(data, "column_names", None), list):  # of pyarrow, which allows a name to stand twice
+        require_distinct_names(named)
     try:
         frame = narwhals.from_native(data)
     except TypeError:
@@ -313,9 +316,7 @@ def _foreign_table(data: Any, used: Sequence[str]) -> ColumnTable:
     if not hasattr(frame, "collect_schema"):  # `columns` of a lazy frame would warn of its cost
         raise DataError(f"the data are a {type(data).__name__}, which is not a frame", "", _GIVE_A_FRAME)
     names = tuple(frame.collect_schema().names())
-    twice = [name for i, name in enumerate(names) if name in names[:i]]
-    if twice:
-        raise _repeated_names_error(twice)
+    require_distinct_names(names)
     for name in used:
         if name not in names:
             raise absent_column_error(name, names)

@@ -14,7 +14,7 @@ from bayeslmm._arrays import Array, freeze, label_text, numbers_of, seed_sequenc
 from bayeslmm._types import Level, ResidualKind
 from bayeslmm._validation import STREAM_NUMBERS, require_count, require_memory, require_number, require_one_of
 from bayeslmm.data.design import Design
-from bayeslmm.data.frame import read_table, with_native_bytes
+from bayeslmm.data.frame import read_table, require_distinct_names, with_native_bytes
 from bayeslmm.data.model_matrix import name_parts
 from bayeslmm.errors import DataError, NonFiniteError, SpecificationError
 from bayeslmm.likelihood.problem import Problem
@@ -73,7 +73,10 @@ def join_columns(frame: pd.DataFrame, columns: dict[str, Any]) -> pd.DataFrame:
 
 def as_pandas(data: Any) -> pd.DataFrame:
     """All columns of any frame, as pandas."""
-    return with_native_bytes(read_table(data, ()).frame if not isinstance(data, pd.DataFrame) else data)
+    if not isinstance(data, pd.DataFrame):
+        return with_native_bytes(read_table(data, ()).frame)
+    require_distinct_names(data.columns.tolist())
+    return with_native_bytes(data)
 
 
 def mode_frames(fit: Estimates) -> dict[str, pd.DataFrame]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from decimal import Decimal
 from enum import Enum
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import bayeslmm as blm
 from bayeslmm.errors import DataError, DesignError, EmptyDataError, MissingDataError, NonFiniteError, RankError, SizeError
 from tests.data.designs import build, days, notes
 
@@ -269,10 +272,30 @@ def test_columns_that_are_not_one_column_are_refused(column: Any) -> None:
         build(MODEL, {**days().to_dict("list"), "x": column})
 
 
-def test_repeated_column_names_are_refused() -> None:
-    data = pd.concat([days(), days()[["x"]]], axis=1)
+def twice_in_pandas() -> pd.DataFrame:
+    return pd.concat([days(), days()[["x"]]], axis=1)
+
+
+def twice_in_arrow() -> pa.Table:
+    data = days()
+    return pa.Table.from_arrays([pa.array(data[name]) for name in [*data, "x"]], names=[*data, "x"])
+
+
+@pytest.mark.parametrize("twice", [twice_in_pandas, twice_in_arrow, lambda: twice_in_arrow().to_batches()[0]])
+@pytest.mark.parametrize(
+    "read",
+    [
+        partial(build, MODEL),
+        partial(blm.fit_by, "y ~ 1 + (1 | g)", by="x"),
+        lambda data: blm.from_partitions(MODEL, [data]),
+        lambda data: blm.LMM(MODEL, days()).fit().augment(data),
+        lambda data: blm.LMM(MODEL, days()).fit_many(data),
+    ],
+    ids=["fit", "by", "partitions", "augment", "many"],
+)
+def test_repeated_column_names_are_refused(read: Callable[[Any], object], twice: Callable[[], Any]) -> None:
     with pytest.raises(DataError, match="more than once") as caught:
-        build(MODEL, data)
+        read(twice())
     assert "'x'" in caught.value.where
 
 
