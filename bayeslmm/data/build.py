@@ -31,6 +31,7 @@ from bayeslmm.data.identifiability import (
     undetermined_terms,
 )
 from bayeslmm.data.model_matrix import DesignBlock, train_block
+from bayeslmm.data.origins import NearColumns, near_columns
 from bayeslmm.data.residual import MAX_PLOTS, level_numbers, no_distances_error, residual_design, steps, variance_design
 from bayeslmm.data.rows import (
     ColumnPlan,
@@ -147,14 +148,18 @@ class Assembly:
         learnt = self.learnt()
         y, fixed, everything, terms = learnt.y, learnt.fixed, learnt.everything, learnt.terms
         check_response_varies(self.asked.response.name, y.min(), y.max(), len(y))
-        found = require_rank(fixed, everything, len(y))
-        X = everything if len(found.kept) == everything.shape[1] else freeze(everything[:, found.kept])
+        about = near_columns(fixed, source)
+        found = require_rank(fixed, everything, len(y), about)
+        whole = len(found.kept) == everything.shape[1]
+        X = everything if whole else freeze(everything[:, found.kept])
+        near = about if whole or about is None else near_columns(fixed, source, found.kept)
+        near_X = X if near is None else near.columns
         residual, visit_notes = (None, []) if spec.residual is None else residual_design(spec.residual, source, rows)
-        visit_notes += few_complete(residual, X)
+        visit_notes += few_complete(residual, near_X)
         scaled, scale = scale_weights(self.read.weights)
         variance = tuple(variance_design(factor, source, rows) for factor in spec.variance)
         problems = checks.identification_problems(terms, residual, len(y), everything, held=spec.sigma is not None)
-        problems += lost_in_fixed(terms, X) + single_row_strata(variance)
+        problems += lost_in_fixed(terms, near_X) + single_row_strata(variance)
         notes = self._notes(fixed, found, terms, residual, visit_notes)
         return Design(
             spec=spec,
@@ -180,6 +185,8 @@ class Assembly:
             notes=tuple(notes if spec.check == "error" else [*notes, *checks.identification_check(problems)]),
             encoding=learnt.encoding,
             unidentified=problems if spec.check == "error" else (),
+            near=near,
+            near_all=None if whole else about,
         )
 
     def learnt(self) -> EncodedColumns:
@@ -230,7 +237,8 @@ class Assembly:
             if bar.name in self.relationship and bar.name not in matrices:
                 matrices[bar.name] = align_relationship(bar.name, self.relationship[bar.name], coder.factor)
             covariance = self._covariance(bar, block)
-            terms.append(RandomTerm(coder.factor, Z, block.names, bar, covariance, matrices.get(bar.name)))
+            moves = None if (about := near_columns(block, self.read.source)) is None else about.moves
+            terms.append(RandomTerm(coder.factor, Z, block.names, bar, covariance, matrices.get(bar.name), moves))
             coders.append(RandomCoder(block, coder))
         return tuple(terms), tuple(coders)
 
@@ -378,21 +386,29 @@ def check_response_varies(name: str, low: float, high: float, rows: int) -> None
         raise DesignError(f"the response {name!r} is constant: {low:g} in all {rows} rows", "", "check the column and the rows")
 
 
-def require_rank(fixed: DesignBlock, X: Array, rows: int) -> Rank:
+def require_rank(fixed: DesignBlock, X: Array, rows: int, about: NearColumns | None = None) -> Rank:
     """The independent columns of X.
 
     rows : number of rows that X has, or stands for
+    about : X about the origins of its covariates, by which it is judged
     Errors: `RankError` where they are as many as the rows.
     """
     remedy, size = "drop terms, or use a random effect for factors of many levels", X.shape[1]
     most = ", ".join(f"{term}: {n} columns" for term, n in Counter(fixed.terms).most_common(3) if n > 1)
     if size > rows:
         raise RankError(f"the fixed effects have {size} columns, and there are {rows} rows", most, remedy)
-    found = column_rank(X, intercept=bool(fixed.scopes) and not fixed.scopes[0])
+    intercept = bool(fixed.scopes) and not fixed.scopes[0]
+    found = column_rank(X, intercept=intercept) if about is None else _near_rank(about, intercept=intercept)
     if len(found.kept) >= rows:
         what = f"the fixed effects have {len(found.kept)} independent columns for {rows} rows: nothing is left to estimate variances from"
         raise RankError(what, most, remedy)
     return found
+
+
+def _near_rank(about: NearColumns, *, intercept: bool) -> Rank:
+    order = about.order
+    found = column_rank(about.columns[:, order], intercept=intercept)
+    return replace(found, kept=tuple(sorted(int(order[j]) for j in found.kept)))
 
 
 def _covariate(source: Columns, name: str) -> Covariate:

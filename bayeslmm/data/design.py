@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from bayeslmm.covariance.base import Covariance, StructureOrder
+    from bayeslmm.data.origins import NearColumns
     from bayeslmm.formula.syntax import BarTerm, ResidualTerm, VarianceFactor
     from bayeslmm.specification.model_spec import ModelSpec
 
@@ -38,6 +39,7 @@ class RandomTerm:
     Z : (n, q) float64, columns of the left side of the bar, one row per observation
     columns : q names, written as coefficients are
     relationship : (K, K) known matrix among the levels, in the order of `group.levels`; None is the identity
+    moves : (q, q) what takes the columns about the origins of their covariates, as in `NearColumns`; None where that is Z itself
     """
 
     group: GroupingFactor
@@ -46,6 +48,12 @@ class RandomTerm:
     spec: BarTerm
     covariance: Covariance
     relationship: Array | None = None
+    moves: Array | None = None
+
+    @property
+    def near_Z(self) -> Array:
+        """Z about the origins of its covariates."""
+        return self.Z if self.moves is None else self.Z @ self.moves
 
     @property
     def moment_rows(self) -> Array:
@@ -168,6 +176,8 @@ class Design:
     notes : what is worth knowing; verdict "failed" only under `check="warn"`
     labelled : whether the data had an index of their own, as pandas frames do
     unidentified : why REML or ML would not be identified (empty: it is); priors make it fine, see `require_identified`
+    near : X about the origins of covariates that start far from 0; None where that is X itself
+    near_all : the same of all coefficients, where some are aliased
     """
 
     spec: ModelSpec
@@ -193,6 +203,13 @@ class Design:
     weight_scale: float = 1.0
     labelled: bool = True
     unidentified: tuple[IdentifiabilityError, ...] = field(default=())
+    near: NearColumns | None = None
+    near_all: NearColumns | None = None
+
+    @property
+    def near_X(self) -> Array:
+        """(n, p) X about the origins of its covariates: what is orthogonalised, and what ranks are judged on."""
+        return self.X if self.near is None else self.near.columns
 
     @property
     def nobs(self) -> int:
@@ -295,6 +312,8 @@ class Design:
             self,
             y=freeze(self.y[rows]),
             X=freeze(self.X[rows]),
+            near=None if self.near is None else self.near.take(rows),
+            near_all=None if self.near_all is None else self.near_all.take(rows),
             weights=part(self.weights),
             offset=part(self.offset),
             terms=tuple(terms),

@@ -318,11 +318,12 @@ def _standardize_Z(term: RandomTerm) -> Array:
     q = Z.shape[1]
     if q == 1 or term.covariance.invariance != "any" or np.linalg.cond(Z.T @ Z) < _CONDITIONED:
         return Z
-    flat = [j for j in range(q) if np.ptp(Z[:, j]) == 0.0]
+    near = term.near_Z
+    flat = [j for j in range(q) if np.ptp(near[:, j]) == 0.0]
     order = [*flat[:1], *(j for j in range(q) if j not in flat[:1])]
-    if len(column_rank(term.Z[:, order], intercept=bool(flat)).kept) < q:
+    moved = near[:, order]
+    if len(column_rank(moved, intercept=bool(flat)).kept) < q:
         return Z
-    moved = term.Z[:, order]
     if flat:
         moved[:, 1:] -= moved[:, 1:].mean(axis=0)
     return np.asarray(np.linalg.qr(moved / np.sqrt(np.mean(moved**2, axis=0)))[0] * np.sqrt(len(Z)))

@@ -304,7 +304,7 @@ def _of_term(
         zero = ", ".join(column for column, none in zip(term.columns, empty, strict=True) if none)
         what = f"columns of {name} are 0 in every row: {zero}"
         return [IdentifiabilityError(what, "", f"remove levels that no row has, or leave the columns out; or {GIVE_PRIORS}")]
-    if term.Z is not X and q > 1 and not _independent(term.Z[:, np.logical_not(empty)]):
+    if term.Z is not X and q > 1 and not _independent(term.near_Z[:, np.logical_not(empty)]):
         what = f"the columns of {name} are linearly dependent: {', '.join(term.columns)}"
         return [IdentifiabilityError(what, "", f"leave one out; or {GIVE_PRIORS}")]
     if q == 1 and empty[0]:

@@ -46,7 +46,7 @@ from bayeslmm.estimate.error_boundary import (
 )
 from bayeslmm.estimate.newton import DECREASE_TOLERANCE, MACHINE_EPSILON, MAX_EVALUATIONS, Interrupted, Outcome, minimise_criterion
 from bayeslmm.likelihood.criterion import CriterionPoint
-from bayeslmm.likelihood.prediction import conditional_modes
+from bayeslmm.likelihood.prediction import conditional_means, conditional_modes
 from bayeslmm.likelihood.problem import Problem, by_sums
 from bayeslmm.likelihood.random_effects.kernel import RowState
 from bayeslmm.likelihood.structured.residual_covariance import is_lost_in_rounding, mean_unit_variance
@@ -231,11 +231,8 @@ def _is_rounding(problem: Problem, point: CriterionPoint) -> bool:
         return False  # a sigma that is held may be any share of the residuals
     assert point.state is not None
     design = problem.design
-    residual = design.y - design.X @ problem.alpha(point.state.solution.alpha[0])
-    if design.offset is not None:
-        residual = residual - design.offset
-    for term, modes in zip(design.terms, conditional_modes(problem, point), strict=True):
-        residual = residual - term.effects(modes)
+    alpha, modes = problem.alpha(point.state.solution.alpha[0]), conditional_modes(problem, point)
+    residual = design.y - conditional_means(problem, point, alpha, modes)
     squares = residual**2 if design.weights is None else design.weights * residual**2
     return float(squares.sum()) > 2.0 * len(residual) * problem.sigma2(point.sigma2)
 

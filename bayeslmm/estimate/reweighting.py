@@ -19,8 +19,8 @@ from bayeslmm.data.design import VarianceDesign
 from bayeslmm.errors import Check
 from bayeslmm.estimate.checks import DETERMINANT_CHECK, with_fewer_errors
 from bayeslmm.estimate.estimate import Estimate, estimate
+from bayeslmm.likelihood.prediction import conditional_means, conditional_modes
 from bayeslmm.likelihood.problem import Problem, build_problem
-from bayeslmm.likelihood.structured.prediction import subject_modes
 
 TOLERATED_DISTANCE = 4.0
 """Distance from 0, and factor between units, that a search does not mind: spreads of exp's covariate, powers of e for power's."""
@@ -150,7 +150,5 @@ def weighted_fit_values(problem: Problem, found: Estimate) -> Array:
     """x'alpha + z'beta of every row, without the offset."""
     design = problem.design
     point = problem.criterion.at(found.x, found.restricted, order=0)
-    out = design.X @ found.alpha
-    for term, modes in zip(design.terms, subject_modes(problem, point), strict=True):
-        out = out + np.einsum("na,na->n", term.Z, modes[term.group.codes])
-    return np.asarray(out)
+    means = conditional_means(problem, point, found.alpha, conditional_modes(problem, point))
+    return means if design.offset is None else means - design.offset

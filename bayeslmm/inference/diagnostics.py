@@ -27,7 +27,7 @@ from bayeslmm.estimate.estimate import search
 from bayeslmm.inference.fixed_effects.degrees_of_freedom import pseudo_inverse
 from bayeslmm.inference.influence import leverage
 from bayeslmm.inference.variance_components import variance_parts
-from bayeslmm.likelihood.prediction import conditional_modes
+from bayeslmm.likelihood.prediction import conditional_means, conditional_modes
 from bayeslmm.likelihood.structured.residual_covariance import residual_sds
 from bayeslmm.results.estimates import Estimates
 from bayeslmm.results.fitted import population_mean, residuals, simulate
@@ -100,7 +100,7 @@ def _at(fit: Estimates, x: Array) -> tuple[Array, Array, Array]:
     problem, design = fit.problem, fit.design
     point = problem.criterion.at(x, fit.restricted, order=1)
     assert point.state is not None
-    fitted = design.linear_predictor(problem.alpha(point.state.solution.alpha[0]), conditional_modes(problem, point))
+    fitted = conditional_means(problem, point, problem.alpha(point.state.solution.alpha[0]), conditional_modes(problem, point))
     weights = 1.0 if design.weights is None else design.weights
     # V0^-1 (y - X alpha) = W (y - X alpha - Z beta), and r2 / d is sigma^2
     return fitted, 2.0 * weights * (design.y - fitted) / problem.sigma2(point.sigma2), point.gradient

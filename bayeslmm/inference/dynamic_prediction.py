@@ -25,7 +25,7 @@ from bayeslmm.data.grouping import GroupingFactor
 from bayeslmm.errors import PredictionError
 from bayeslmm.estimate.reweighting import depends_on_fitted
 from bayeslmm.likelihood.criterion import CriterionPoint
-from bayeslmm.likelihood.prediction import conditional_modes, row_variances
+from bayeslmm.likelihood.prediction import conditional_modes, linear_predictors, row_variances
 from bayeslmm.likelihood.problem import Problem, build_problem
 from bayeslmm.likelihood.structured.prediction import ResidualIndex, subject_rows
 from bayeslmm.results.estimates import Estimates
@@ -110,7 +110,7 @@ def _predict_structured(found: _ExtendedRows) -> tuple[Array, Array, Array]:
 
 def _mean(found: _ExtendedRows) -> Array:
     assert found.point.state is not None
-    values = found.rows.X @ found.problem.alpha(found.point.state.solution.alpha[0])
+    values = linear_predictors(found.problem, found.point, found.rows.X, found.problem.alpha(found.point.state.solution.alpha[0]))
     return values if found.rows.offset is None else values + found.rows.offset
 
 
@@ -231,6 +231,8 @@ def _stack(
         design,
         y=freeze(np.concatenate([design.y, y[added]])),
         X=freeze(np.concatenate([design.X, rows.X[added]])),
+        near=None if design.near is None else design.near.extend(rows.X[added]),
+        near_all=None,
         weights=both(design.weights, weights),
         offset=both(design.offset, rows.offset),
         terms=terms,

@@ -284,7 +284,7 @@ def _structured_refits(fit: Estimates, codes: Codes, size: int) -> Iterator[Case
 
 def _laid_out(fit: Estimates, rows: NDArray[np.bool_]) -> Problem | None:
     design = without(fit.design, rows)
-    return build_problem(design) if full_rank(design.X) else None
+    return build_problem(design) if full_rank(design.near_X) else None
 
 
 SURE, LONG = 3.0, 60.0

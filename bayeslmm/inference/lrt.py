@@ -502,7 +502,7 @@ def _eigenvalues(fit: Fitted) -> tuple[Array, Array, int]:
     w = np.ones(n) if design.weights is None else design.weights
     codes, K, z = term.group.codes, len(term.group.levels), term.Z[:, 0]
     c = fit.problem.standardization
-    X = (design.X - c.center) @ c.B
+    X = c.design_rows(design)
     cross = np.stack([np.bincount(codes, w * z * column, K) for column in X.T]) if X.shape[1] else np.zeros((0, K))
     own = np.diag(np.bincount(codes, w * z**2, K))
     gram = (X * w[:, None]).T @ X

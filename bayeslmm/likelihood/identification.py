@@ -21,7 +21,7 @@ from bayeslmm.data.design import Design
 from bayeslmm.data.identifiability import column_rank
 from bayeslmm.errors import Check
 from bayeslmm.likelihood.problem import Problem
-from bayeslmm.likelihood.standardize import Standardization
+from bayeslmm.likelihood.standardize import Standardization, standardize_columns
 from bayeslmm.likelihood.structured.residual_covariance import residual_parameters, sigma_name, unit_covariances
 
 TAU_DIFFERENCE = 1e-5
@@ -189,6 +189,7 @@ class Aliases:
 
     gone : (a,) their positions among all coefficients; center : (a,) means; weights : (p, a) of standardized columns; size : (a,) rms
     constant : position of the constant among the columns kept, None without one
+    moves : (all, all) what takes the columns about the origins of far covariates, if any; change : those kept to standardized ones then
     """
 
     gone: tuple[int, ...]
@@ -196,6 +197,8 @@ class Aliases:
     weights: Array
     size: Array
     constant: int | None
+    moves: Array | None = None
+    change: Array | None = None
 
     @classmethod
     def of(cls, design: Design, standardization: Standardization) -> Aliases:
@@ -203,13 +206,18 @@ class Aliases:
         kept = list(design.kept)
         gone = tuple(i for i in range(len(design.coef_names)) if i not in set(kept))
         rows = design.moments
-        every = rows.columns
+        every = rows.columns if design.near_all is None else design.near_all.columns
         columns = every[:, list(gone)]
         flat = [j for j, i in enumerate(kept) if every[0, i] == 1.0 and bool((every[:, i] == 1.0).all())]
         constant = flat[0] if flat else None
         center = columns.mean(axis=0) if constant is not None else np.zeros(len(gone))
         columns = columns - center
-        X = (rows.X - standardization.center) @ standardization.B
+        moves = change = None
+        if design.near_all is not None:
+            moves, change = design.near_all.moves, standardize_columns(every[:, kept])
+            X = every[:, kept] @ change
+        else:
+            X = standardization.design_rows(design) if design.in_memory else standardization.rows(rows.X)
         size = np.sqrt(np.mean(columns**2, axis=0))
         # an empty cell has a column of zeros: the other columns of its term say how large it would be
         terms = [design.coef_terms[i] for i in range(len(design.coef_names))]
@@ -217,20 +225,28 @@ class Aliases:
         typical = np.array([max((rms[i] for i, term in enumerate(terms) if term == terms[g]), default=0.0) for g in gone])
         nothing = size <= 64 * EPSILON * np.abs(center)
         size = np.where(nothing, np.where(typical > 0, typical, 1.0), size)
-        return cls(gone, center, np.linalg.solve(X.T @ X, X.T @ columns), size, constant)
+        return cls(gone, center, np.linalg.solve(X.T @ X, X.T @ columns), size, constant, moves, change)
 
     def estimable(self, L: Array, own: Array) -> NDArray[np.bool_]:
         """(r,) which rows are.
 
         L : (r, all coefficients); own : (r, p) the part on the columns kept, as functions of standardized coefficients
         """
+        moved = np.zeros((len(L), len(self.gone)))
+        if self.moves is not None and self.change is not None:
+            # the row itself holds no more digits of a product than floating point does
+            lost = 8 * EPSILON * (np.abs(L) @ np.abs(self.moves))
+            through = np.delete(lost, self.gone, axis=1) @ np.abs(self.change) @ np.abs(self.weights)
+            moved = (lost[:, list(self.gone)] + through) / self.size
+            L = L @ self.moves
+            own = np.delete(L, self.gone, axis=1) @ self.change
         lost = L[:, list(self.gone)]
         start = np.zeros(len(L)) if self.constant is None else L[:, self._all_constant(L)]
         shift = start[:, None] * self.center
         part = (lost - shift) / self.size
         gap = np.abs(part - own @ (self.weights / self.size))
         large = np.maximum(np.abs(own).max(axis=1, initial=0.0)[:, None], np.abs(part))
-        rounding = 64 * EPSILON * (np.abs(lost) + np.abs(shift)) / self.size
+        rounding = 64 * EPSILON * (np.abs(lost) + np.abs(shift)) / self.size + moved
         return np.asarray((gap <= DEPENDENT_ROWS * large + rounding).all(axis=1))
 
     def _all_constant(self, L: Array) -> int:

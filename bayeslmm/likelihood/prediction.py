@@ -36,6 +36,51 @@ X_ELEMENTS = 1 << 20
 
 def conditional_modes(problem: Problem, point: CriterionPoint) -> list[Array]:
     """beta^ = E(beta | y) at the profiled alpha and sigma, (K, q) for every term in the order of the formula, on the user's columns."""
+    own = _standardized_modes(problem, point)
+    return [modes @ change.whole.T for modes, change in zip(own, problem.standardization.maps, strict=True)]
+
+
+def linear_predictors(problem: Problem, point: CriterionPoint, X: Array, alpha: Array) -> Array:
+    """X alpha of any rows; about the origins of far columns where alpha is that of the point."""
+    c, own = problem.standardization, _own_alpha(problem, point, alpha)
+    return np.asarray(X @ alpha if own is None else c.functions(X) @ own)
+
+
+def population_means(problem: Problem, point: CriterionPoint, alpha: Array) -> Array:
+    """X alpha + offset of all rows, likewise."""
+    design, own = problem.design, _own_alpha(problem, point, alpha)
+    if own is None or not design.in_memory:
+        return design.linear_predictor(alpha)
+    values = problem.standardization.design_rows(design) @ own
+    return values if design.offset is None else values + design.offset
+
+
+def conditional_means(problem: Problem, point: CriterionPoint, alpha: Array, modes: Sequence[Array]) -> Array:
+    """X alpha + offset + Z beta of all rows at the conditional modes, likewise."""
+    return sum(mode_effects(problem, point, modes), population_means(problem, point, alpha))
+
+
+def _own_alpha(problem: Problem, point: CriterionPoint, alpha: Array) -> Array | None:
+    """Coefficients on standardized columns that the user's alpha stands for; None where nothing is gained, or it is not the point's."""
+    c = problem.standardization
+    if not c.far or point.state is None:
+        return None
+    own = point.state.solution.alpha[0]
+    return c.least_squares + c.y_scale * own if np.array_equal(problem.alpha(own), alpha) else None
+
+
+def mode_effects(problem: Problem, point: CriterionPoint, modes: Sequence[Array]) -> list[Array]:
+    """What the conditional modes (the user's, given) add to every row, Z b, (n,) for every term."""
+    design, maps = problem.design, problem.standardization.maps
+    if not any(change.far for change in maps):
+        return [term.effects(own) for term, own in zip(design.terms, modes, strict=True)]
+    return [
+        np.einsum("qn,nq->n", change.columns(term.Z), own[term.group.codes])
+        for term, change, own in zip(design.terms, maps, _standardized_modes(problem, point), strict=True)
+    ]
+
+
+def _standardized_modes(problem: Problem, point: CriterionPoint) -> list[Array]:
     if problem.structured is not None:
         return subject_modes(problem, point)
     state = _state(point)
@@ -47,7 +92,7 @@ def conditional_modes(problem: Problem, point: CriterionPoint) -> list[Array]:
         if factor.root is not None:
             beta = factor.root @ beta
         for i, own in zip(factor.terms, factor.slices, strict=True):
-            found[i] = problem.standardization.y_scale * beta[:, own] @ problem.standardization.maps[i].whole.T
+            found[i] = problem.standardization.y_scale * beta[:, own]
     return [found[i] for i in range(len(found))]
 
 

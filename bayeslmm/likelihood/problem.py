@@ -316,7 +316,7 @@ def _structured_problem(design: Design, standardization: Standardization, fitted
     log_scale = None if weights is None else -0.5 * np.log(weights)
     structure = residual_structure(design)
     if fitted is None:
-        fitted = design.X @ standardization.alpha0
+        fitted = design.near_X @ standardization.near_alpha0
     variance = variance_function(design, fitted)
     terms = tuple(
         TermColumns(m.apply(t.Z), t.group.codes, len(t.group.levels), t.relationship)

@@ -26,6 +26,15 @@ ROWS_AT_ONCE = 1 << 16
 SURE_DETERMINANT = 1e-6
 """A determinant of unit columns above this is no near collinearity, for as many columns as a random term has."""
 
+FAR_START = 1024.0
+"""Standard deviations from 0 beyond which a column's part in a sum is found about its own mean."""
+
+ROUNDED_MOVE = 4 * sys.float_info.epsilon
+"""Rounding of a sum of products, relative to their sizes."""
+
+LOST = 1e-2
+"""Relative rounding from which a row of products of far covariates says nothing."""
+
 SAFE_CONDITION = 1e-11
 """Columns of a random term nearer to collinear than this are only scaled, not whitened."""
 
@@ -41,6 +50,8 @@ class ColumnMap:
 
     whole : (q, q) the same change as one matrix, Z -> Z whole; D on the user's scale is whole D whole'
     shared : whether the columns are those of X, and changed alike
+    moves : (q, q) what covariates' origins are taken off by before anything else, as in `NearColumns`; None where they count for nothing
+    far : whether a column is so far from 0, in units of its own spread, that sums over the user's columns lose digits
     """
 
     center: Array
@@ -48,6 +59,8 @@ class ColumnMap:
     whole: Array
     inverse: Array
     shared: bool = False
+    moves: Array | None = None
+    far: bool = False
 
     def apply(self, Z: Array) -> Array:
         return np.ascontiguousarray(self.columns(Z).T)
@@ -56,47 +69,70 @@ class ColumnMap:
         """The same column by column, (q, rows)."""
         if len(self.matrix) == 1:
             return np.asarray(Z.T * self.matrix[0, 0])
-        return np.asarray(self.matrix.T @ _center(Z, self.center))
+        return np.asarray(self.matrix.T @ _center(Z if self.moves is None else Z @ self.moves, self.center))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Standardization:
     """The change of columns of a design.
 
-    center : (p,) subtracted from the columns of X; B : (p, p) then applied, so that X_tilde = (X - 1 c') B
-    before : (p, p) moves the constant column so that X - 1 c' = X before
-    back : (p, p) = before B, alpha = alpha0 + y_scale * back @ alpha_tilde
+    moves : (p, p) what takes X about the origins of its covariates, as in `NearColumns`; None where that is X itself
+    center : (p,) subtracted from those columns; B : (p, p) then applied, so that X_tilde = (X moves - 1 c') B
+    before : (p, p) with X moves - 1 c' = X moves before; after : (p, p) the inverse of moves before
+    back : (p, p) = moves before B, alpha = alpha0 + y_scale * back @ alpha_tilde
     alpha0 : (p,) least squares; least_squares : (p,) the same on standardized columns, alpha0 = back @ least_squares
+    near_alpha0 : (p,) the same of the columns about the origins
+    far : whether a column is so far from 0, in units of its own spread, that sums over the user's columns lose digits
     y_scale : y_tilde = (y - offset - X alpha0) / y_scale
     weight_mean : R_tilde = 1 / (w / weight_mean)
     logdet_X : log |R'R|, what log |X' V^-1 X| gains on the way back
     """
 
+    moves: Array | None
     center: Array
     B: Array
     before: Array
+    after: Array
     back: Array
     alpha0: Array
+    near_alpha0: Array
     least_squares: Array
     y_scale: float
     weight_mean: float
     logdet_X: float
     logdet_weights: float
     maps: tuple[ColumnMap, ...]
+    far: bool
 
     def functions(self, L: Array) -> Array:
         """Functions of the user's coefficients (r, p) as functions of standardized ones; origins are taken off before anything is added."""
-        return np.asarray((L @ self.before) @ self.B)
+        return np.asarray((self._about_origins(L) @ self.before) @ self.B)
+
+    def _about_origins(self, L: Array) -> Array:
+        """Rows of the user's columns as rows of those about the origins; NaN of which rounding leaves nothing."""
+        if self.moves is None:
+            return L
+        moved = L @ self.moves
+        rounding = ROUNDED_MOVE * (np.abs(L) @ np.abs(self.moves)).max(axis=-1)
+        return np.where((rounding > LOST * np.abs(moved).max(axis=-1))[..., None], np.nan, moved)
 
     def user_functions(self, own: Array) -> Array:
         """The inverse of `functions`."""
         moved = solve_triangular(self.B, own.T, trans="T", check_finite=False).T if len(self.B) else own
-        return np.asarray(moved @ (2.0 * np.eye(len(self.B)) - self.before))
+        return np.asarray(moved @ self.after)
 
     def coefficients(self, alpha: Array) -> Array:
         """Conditioned coefficients (..., p) of the user's: the inverse of `back`."""
-        moved = alpha @ (2.0 * np.eye(len(self.B)) - self.before).T
+        moved = alpha @ self.after.T
         return np.asarray(solve_triangular(self.B, moved.T, check_finite=False).T) if len(self.B) else moved
+
+    def rows(self, X: Array) -> Array:
+        """Rows of the user's columns as rows of standardized ones, (r, p)."""
+        return np.asarray((self._about_origins(X) - self.center) @ self.B)
+
+    def design_rows(self, design: Design) -> Array:
+        """All rows of a design in memory as rows of standardized columns, (n, p)."""
+        return np.asarray((design.near_X - self.center) @ self.B)
 
     def weights(self, design: Design, part: slice) -> Array | None:
         return None if design.weights is None else design.weights[part] / self.weight_mean
@@ -109,8 +145,8 @@ class Standardization:
         """The same column by column, (p + 1, rows)."""
         p = design.X.shape[1]
         out = np.empty((p + 1, part.stop - part.start))
-        np.matmul(self.B.T, _center(design.X[part], self.center), out=out[:p])
-        np.divide(_residual(design, self.alpha0, part), self.y_scale, out=out[p])
+        np.matmul(self.B.T, _center(design.near_X[part], self.center), out=out[:p])
+        np.divide(_residual(design, self.near_alpha0, part), self.y_scale, out=out[p])
         return out
 
 
@@ -127,8 +163,8 @@ def _response(design: Design, part: slice) -> Array:
     return design.y[part] if design.offset is None else design.y[part] - design.offset[part]
 
 
-def _residual(design: Design, alpha0: Array, part: slice) -> Array:
-    residual = design.y[part] - design.X[part] @ alpha0
+def _residual(design: Design, near_alpha: Array, part: slice) -> Array:
+    residual = design.y[part] - design.near_X[part] @ near_alpha
     if design.offset is not None:
         residual -= design.offset[part]
     return residual
@@ -193,6 +229,10 @@ class _Whitening:
     R: Array
     rows: Array | None
 
+    def is_far(self, n: int) -> bool:
+        """Whether a column starts far from 0."""
+        return bool((np.abs(self.center) > FAR_START * np.linalg.norm(self.R, axis=0) / math.sqrt(n)).any())
+
 
 def _find_whitening(columns: Array, root_weights: Array | None) -> _Whitening:
     n, size = columns.shape
@@ -212,6 +252,12 @@ def _find_whitening(columns: Array, root_weights: Array | None) -> _Whitening:
     return _Whitening(center, before, after, R, rows if n <= ROWS_AT_ONCE else None)
 
 
+def standardize_columns(columns: Array) -> Array:
+    """The change (p, p) of independent columns to standardized ones."""
+    white = _find_whitening(columns, None)
+    return np.asarray(white.before @ upper_inverse(white.R) * math.sqrt(len(columns)))
+
+
 def _independent(R: Array) -> bool:
     """Whether the columns are far enough from collinear to be whitened."""
     if len(R) < R.shape[1]:
@@ -227,17 +273,30 @@ def _independent(R: Array) -> bool:
     return determinant > SURE_DETERMINANT or bool(np.linalg.cond(R / sizes) < 1.0 / SAFE_CONDITION)
 
 
+def _combine(moves: Array | None, white: _Whitening) -> tuple[Array, Array]:
+    """What takes the user's columns about their origins and centers them, and the way back."""
+    if moves is None:
+        return white.before, white.after
+    # 1 - moves is nilpotent: the series ends, and loses nothing to pivots
+    inverse = power = np.eye(len(moves))
+    while (power := power @ (np.eye(len(moves)) - moves)).any():
+        inverse = inverse + power
+    return moves @ white.before, white.after @ inverse
+
+
 def _column_map(term: RandomTerm, root_weights: Array | None, known: _Whitening | None) -> ColumnMap:
     """known : the whitening of the term's columns where they are those of X."""
-    Z, q = term.Z, term.Z.shape[1]
+    Z, q, moves = term.Z, term.Z.shape[1], term.moves
     kind = term.covariance.invariance
     scale = math.sqrt(len(Z))
     if kind == "any" and q > 1:
-        white = known or _find_whitening(Z, root_weights)
+        white = known or _find_whitening(Z if moves is None else Z @ moves, root_weights)
         if _independent(white.R):
             M = upper_inverse(white.R) * scale
             # the way back goes through R, not through the inverse of a product
-            return ColumnMap(white.center, M, white.before @ M, (white.R / scale) @ white.after, known is not None)
+            before, after = _combine(moves, white)
+            far = moves is not None or white.is_far(len(Z))
+            return ColumnMap(white.center, M, before @ M, (white.R / scale) @ after, known is not None, moves, far)
     if q == 1:
         z = Z[:, 0]
         one = math.sqrt(float(z @ z)) / scale or 1.0
@@ -257,8 +316,9 @@ def find_standardization(design: Design) -> Standardization:
 
 def standardize_rows(design: Design) -> tuple[Standardization, Array | None]:
     """The change of columns, and what `Xy_columns` gives of all rows where they fit in one piece."""
-    X, w = design.X, design.weights
+    X, w = design.near_X, design.weights
     n, p = X.shape
+    moves = None if design.near is None else design.near.moves
     weight_mean = 1.0 if w is None else float(np.mean(w))
     relative = None if w is None else w / weight_mean
     root = None if relative is None else np.sqrt(relative)
@@ -275,17 +335,35 @@ def standardize_rows(design: Design) -> tuple[Standardization, Array | None]:
             block = B.T @ _center(X[part], white.center)
         target = _response(design, part)
         alpha += block @ (target if relative is None else target * relative[part])
-    back = white.before @ B
+    before, after = _combine(moves, white)
+    back = before @ B
     alpha0 = back @ (alpha / n)
+    near_alpha0 = alpha0 if moves is None else white.before @ (B @ (alpha / n))
     total, residual = 0.0, np.zeros(0)
     for part in row_pieces(n):
-        residual = _residual(design, alpha0, part)
+        residual = _residual(design, near_alpha0, part)
         total += float(residual @ (residual if relative is None else residual * relative[part]))
     y_scale = math.sqrt(total / n) or sys.float_info.min  # no scale of a response that is reproduced to the bit, and `estimate` refuses it
     if Xy is not None:
         np.divide(residual, y_scale, out=Xy[p])
     logdet_X = 2.0 * sum(math.log(abs(v) / scale) for v in white.R.diagonal().tolist())
     logdet_weights = 0.0 if relative is None else float(np.log(relative).sum())
-    maps = tuple(_column_map(term, root, white if term.Z is X else None) for term in design.terms)
-    found = Standardization(white.center, B, white.before, back, alpha0, alpha / n, y_scale, weight_mean, logdet_X, logdet_weights, maps)
+    maps = tuple(_column_map(term, root, white if term.Z is design.X else None) for term in design.terms)
+    found = Standardization(
+        moves=moves,
+        center=white.center,
+        B=B,
+        before=white.before,
+        after=after,
+        back=back,
+        alpha0=alpha0,
+        near_alpha0=near_alpha0,
+        least_squares=alpha / n,
+        y_scale=y_scale,
+        weight_mean=weight_mean,
+        logdet_X=logdet_X,
+        logdet_weights=logdet_weights,
+        maps=maps,
+        far=moves is not None or white.is_far(n),
+    )
     return found, Xy

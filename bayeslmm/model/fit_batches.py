@@ -142,6 +142,6 @@ def _with_rows(model: BatchModel, rows: NDArray[np.bool_]) -> BatchModel:
     if not rows.any():
         raise DataError("every value of the response is missing", "Y", "leave the response out")
     design = model.design
-    if not full_rank(design.X[rows]):
+    if not full_rank(design.near_X[rows]):
         raise DataError("the rows that are left do not tell the fixed effects apart", "a response with missing values", "leave it out")
     return model.with_design(without(design, ~rows))

@@ -125,10 +125,11 @@ def rows_design(template: Design, part: PartRows, columns: EncodedPart) -> Desig
     coders = template.encoding.random_coders
     codes = {name: coder.group.codes(part.source) for name, coder in {c.group.factor.name: c for c in coders}.items()}
     terms = tuple(
-        replace(term, Z=Z, group=replace(term.group, codes=codes[term.group.name]))
+        replace(term, Z=Z, moves=None, group=replace(term.group, codes=codes[term.group.name]))
         for term, Z in zip(template.terms, columns.Zs, strict=True)
     )
-    return replace(template, y=columns.y, X=columns.X[:, list(template.kept)], weights=columns.weights, offset=columns.shift, terms=terms)
+    X = columns.X[:, list(template.kept)]
+    return replace(template, y=columns.y, X=X, near=None, near_all=None, weights=columns.weights, offset=columns.shift, terms=terms)
 
 
 FIRST_ROWS = 200

@@ -22,9 +22,9 @@ from bayeslmm.data.design import Design, Encoding, MomentRows, OwnFrame
 from bayeslmm.data.expressions import UserFunctions
 from bayeslmm.data.grouping import group_coder
 from bayeslmm.data.identifiability import find_lost
-from bayeslmm.data.model_matrix import atoms_of
+from bayeslmm.data.model_matrix import DesignBlock, atoms_of
 from bayeslmm.data.rows import ColumnPlan, no_data_error, no_rows_error, plan_columns, scale_weights
-from bayeslmm.data.variables import FactorVariable, StatefulVariable, Training
+from bayeslmm.data.variables import FactorVariable, NumericVariable, StatefulVariable, Training
 from bayeslmm.errors import Check, DataError, FormulaError, PredictionError
 from bayeslmm.likelihood.problem import Problem, problem_from_patterns, problem_from_sums
 from bayeslmm.likelihood.random_effects.cross_products import Factor, factors_of
@@ -294,7 +294,7 @@ def _add_up(
         found = SumsByLevel.of(factors, rows, standardization)
         total = found if total is None else total.merge(found, standardization)
         coinciding.add(rows)
-        spanning.add((rows.X - standardization.center) @ standardization.B, partial(part.frame, columns=spanning.columns))
+        spanning.add(standardization.rows(rows.X), partial(part.frame, columns=spanning.columns))
     return SumsByLevel.of_nothing(factors, design, standardization) if total is None else total, coinciding, spanning, subjects
 
 
@@ -366,6 +366,22 @@ def _first_half(part: PartRows) -> Any:
     return replace(part.source, rows=rows[: len(rows) // 2], _kept={})
 
 
+MOST_RANGES = 2.0**28
+"""Ranges from 0 beyond which sums of products of a covariate do not tell these from products without it."""
+
+
+def _refuse_far_products(fixed: DesignBlock, survey: FirstPass) -> None:
+    """Refuse products of covariates that start so far from 0 that sums of them hold no digits of the covariate."""
+    multiplied = {part.atom for scope in fixed.scopes if len(scope) > 1 for part in scope}
+    numeric = (atom for key in sorted(multiplied) if isinstance(atom := fixed.atoms[key], NumericVariable))
+    for name in (atom.name for atom in numeric if atom.name in survey.ranges):
+        own = survey.covariate(name)
+        if abs(own.mean) > MOST_RANGES * (own.high - own.low) > 0.0:
+            what = f"{name!r} starts {abs(own.mean) / (own.high - own.low):.0e} of its ranges from 0, too far for sums of its products"
+            remedy = f"subtract a number near {own.mean:.6g} from it in the data; or read the rows at once"
+            raise DataError(what, f"column {name!r}", remedy)
+
+
 def template_of(
     learning: Learning, survey: FirstPass, learnt: EncodedColumns, moments: ColumnMoments, scale: float
 ) -> tuple[Design, Standardization]:
@@ -374,10 +390,11 @@ def template_of(
     columns = moments.columns.rows()
     everything, y = columns[:, :width], columns[:, width] - columns[:, width + 1 :].sum(axis=1)
     check_response_varies(learning.asked.response.name, moments.low, moments.high, survey.kept)
+    _refuse_far_products(learnt.fixed, survey)
     found = require_rank(learnt.fixed, everything, survey.kept)
     kept, names = found.kept, learnt.fixed.names
     terms = tuple(
-        replace(term, Z=freeze(block.rows()), group=replace(term.group, codes=freeze_codes(np.zeros(0, np.int64))))
+        replace(term, Z=freeze(block.rows()), moves=None, group=replace(term.group, codes=freeze_codes(np.zeros(0, np.int64))))
         for term, block in zip(learnt.terms, moments.blocks, strict=True)
     )
     covariates = {name: survey.covariate(name) for name in learnt.encoding.covariates if name in survey.ranges}

@@ -376,4 +376,4 @@ def _join(spanning: SpanningRows, frame: pd.DataFrame, design: Design, standardi
 
 def _encode_standardized(source: Columns, design: Design, standardization: Standardization) -> Array:
     X = design.encoding.fixed_block.encode(source)[:, list(design.kept)]
-    return np.asarray((X - standardization.center) @ standardization.B)
+    return standardization.rows(X)

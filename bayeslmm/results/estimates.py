@@ -15,7 +15,7 @@ from bayeslmm._validation import require_memory
 from bayeslmm.errors import BayesLMMWarning, Check, PredictionError, SpecificationError, show_value, spell_out
 from bayeslmm.estimate.error_boundary import vanished_parameters
 from bayeslmm.likelihood.identification import undetermined_parameters
-from bayeslmm.likelihood.prediction import conditional_covariances, conditional_modes
+from bayeslmm.likelihood.prediction import conditional_covariances, conditional_means, conditional_modes
 from bayeslmm.likelihood.structured.residual_covariance import error_covariance, one_sigma, residual_parameters, visit_covariances
 from bayeslmm.results.random_effects import merge_covariances, varcorr_frame, varcorr_rows
 
@@ -369,7 +369,9 @@ class Estimates:
     @cached_property
     def conditional_mean(self) -> Array:
         """X alpha + offset + Z beta, (n,): figures and residuals ask for it again and again."""
-        return readonly(self.design.linear_predictor(self.fixef_kept, self.modes))
+        if self.estimate.is_assumed:
+            return readonly(self.design.linear_predictor(self.fixef_kept, self.modes))
+        return readonly(conditional_means(self.problem, self.point, self.fixef_kept, self.modes))
 
     @cached_property
     def mode_covariances(self) -> tuple[Array, ...]:

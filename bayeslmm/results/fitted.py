@@ -17,6 +17,7 @@ from bayeslmm.data.design import Design
 from bayeslmm.data.frame import read_table, require_distinct_names, with_native_bytes
 from bayeslmm.data.model_matrix import name_parts
 from bayeslmm.errors import DataError, NonFiniteError, SpecificationError
+from bayeslmm.likelihood.prediction import population_means
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.structured.residual_covariance import ErrorDraws, residual_sds, whiten_errors
 from bayeslmm.results.estimates import Estimates
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 def population_mean(fit: Estimates) -> Array:
     """X alpha + offset, (n,)."""
-    return fit.design.linear_predictor(fit.fixef_kept)
+    return population_means(fit.problem, fit.point, fit.fixef_kept)
 
 
 def fitted_values(fit: Estimates, level: str) -> Array:

@@ -24,7 +24,7 @@ from bayeslmm.data.residual import place_within, unequal_gaps
 from bayeslmm.data.rows import numbers_by_position
 from bayeslmm.errors import BayesLMMWarning, PredictionError, SpecificationError, show_value, warn_user
 from bayeslmm.likelihood.identification import Aliases
-from bayeslmm.likelihood.prediction import row_variances
+from bayeslmm.likelihood.prediction import linear_predictors, row_variances
 from bayeslmm.likelihood.structured.prediction import LaterVisits, ResidualIndex, subject_means, subject_rows
 from bayeslmm.likelihood.structured.residual_covariance import residual_sds
 from bayeslmm.likelihood.structured.residual_structure import VarianceFunction
@@ -473,7 +473,7 @@ def _independent(fit: Estimates, rows: NewData, newdata: Any, *, level: str, int
 
 
 def _mean(fit: Estimates, rows: NewData) -> Array:
-    values = rows.X @ fit.fixef_kept
+    values = linear_predictors(fit.problem, fit.point, rows.X, fit.fixef_kept)
     return values if rows.offset is None else values + rows.offset
 
 

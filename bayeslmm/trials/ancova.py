@@ -219,7 +219,7 @@ def analyse_repeated(
     # the codes of the design's subjects are not the layout's where labels sort otherwise
     known = {label_key(label): i for i, label in enumerate(layout.subjects)}
     place = np.array([known[label_key(label)] for label in design.residual.subject.levels]) if design.residual is not None else np.arange(0)
-    mean, scale = design.X @ problem.standardization.alpha0, problem.standardization.y_scale
+    mean, scale = design.near_X @ problem.standardization.near_alpha0, problem.standardization.y_scale
     tests = []
     for part in parts(len(values), sum(group.cells for group in groups)):
         Y = (values[part][:, subject, visit] - mean) / scale

@@ -382,7 +382,7 @@ def _count_strata(design: Design, standardization: Standardization, factors: Seq
     terms = indicator_terms(design, standardization)
     rows = indicator_columns(design, design.frame)
     strata = np.array([_stratum(term, columns, design.nobs, factors) for term, _, columns in rows], int)
-    X = (design.X - standardization.center) @ standardization.B
+    X = standardization.design_rows(design)
     ones = np.linalg.solve(terms.gram, X.sum(axis=0))
     has_constant = bool(abs(float(ones @ terms.gram @ ones) - design.nobs) < DEPENDENT_ROWS * design.nobs)
     begin = ones[:, None] if has_constant else np.zeros((len(ones), 0))

@@ -24,6 +24,7 @@ from bayeslmm.data.grouping import GroupingFactor
 from bayeslmm.errors import InferenceError
 from bayeslmm.estimate.estimate import Fitted
 from bayeslmm.inference.fixed_effects.degrees_of_freedom import fai_cornelius, grouping_factors, is_nested, top_factor
+from bayeslmm.likelihood.prediction import population_means
 from bayeslmm.likelihood.structured.blocks import order_rows
 from bayeslmm.likelihood.structured.kernel import BlockDiagonalState
 from bayeslmm.likelihood.structured.residual_covariance import error_covariances
@@ -247,8 +248,8 @@ def _from_rows(fit: Fitted, factor: GroupingFactor) -> ClusterProducts:
 def _columns(fit: Fitted) -> tuple[Array, Array]:
     """Standardized columns of X (n, p) and y - X alpha (n,)."""
     design, c = fit.design, fit.problem.standardization
-    X = (design.X - c.center) @ c.B
-    return X, design.y - design.X @ fit.estimate.alpha - (0.0 if design.offset is None else design.offset)
+    X = c.design_rows(design)
+    return X, design.y - population_means(fit.problem, fit.point, fit.estimate.alpha)
 
 
 def _marginal(fit: Fitted, rows: Codes) -> Array:

@@ -9,10 +9,10 @@ the same and are far from collinear with it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from itertools import combinations
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -24,6 +24,7 @@ from bayeslmm.data.design import Design
 from bayeslmm.data.frame import read_table
 from bayeslmm.data.identifiability import column_rank
 from bayeslmm.data.model_matrix import Term
+from bayeslmm.data.origins import Monomial, written_powers
 from bayeslmm.data.variables import EncodedVariable, FactorVariable
 from bayeslmm.likelihood.standardize import Standardization
 
@@ -97,30 +98,66 @@ class IndicatorTerms:
 def indicator_terms(design: Design, standardization: Standardization) -> IndicatorTerms:
     """Write the design with all indicator columns and find T."""
     frame = design.spanning_frame
-    X = (design.encoding.encode_fixed(frame)[0][:, list(design.kept)] - standardization.center) @ standardization.B
+    if design.in_memory:
+        X = standardization.design_rows(design)
+    else:
+        X = standardization.rows(design.encoding.encode_fixed(frame)[0][:, list(design.kept)])
     gram = X.T @ X
     raw, about, effects, begin = TermProducts(X), TermProducts(X), [], 0
-    called = _names(design)
+    called, powers = _names(design), _powers_of(design, frame)
     for term, factors, columns in indicator_columns(design, frame):
         widths = tuple((columns[key].shape[1], key in factors) for key in term.atoms)
         own = column_products(term, columns, len(X))
-        moved = {key: values if key in factors else values - design.variable_means(key, values) for key, values in columns.items()}
+        moved = {key: values if key in factors else powers.about_means(design, key, values) for key, values in columns.items()}
         raw.add(own)
         about.add(own if len(factors) == len(term.atoms) else column_products(term, moved, len(X)))
         variables = frozenset(name for key in term.atoms for name in design.encoding.fixed_block.atoms[key].columns)
         where = slice(begin, begin + own.shape[1])
         covariates = frozenset(term.atoms) - factors
-        fewer = frozenset((factors, frozenset(some)) for k in range(len(covariates)) for some in combinations(sorted(covariates), k))
+        choices = product(*([*powers.lower(key), frozenset([key])] for key in sorted(covariates)))
+        fewer = frozenset((factors, frozenset[str]().union(*some)) for some in choices) - {(factors, covariates)}
         name = _name(term, called)
         effects.append(TermEffect(name, factors, covariates, where, _free(widths, begin), variables, widths, fewer))
         begin = where.stop
     T, centred = (np.linalg.solve(gram, parts.whole()) for parts in (raw, about))
     if not design.in_memory:
-        rows = (design.moments.X - standardization.center) @ standardization.B
+        rows = standardization.rows(design.moments.X)
         gram = rows.T @ rows * (design.nobs / len(rows))
     spans = {(e.factors, e.covariates) for e in effects}
     moved = np.repeat([spans.issuperset(e.fewer) for e in effects], [e.where.stop - e.where.start for e in effects])
     return IndicatorTerms(tuple(effects), T, centred, gram, np.linalg.norm(T, axis=0), moved)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _WrittenPowers:
+    """Atoms of the fixed effects such as `I(x ** 2)`: their covariates with powers, and the values of those."""
+
+    of: Mapping[str, Monomial]
+    values: Mapping[str, Array]
+
+    def lower(self, key: str) -> list[frozenset[str]]:
+        """The atoms that take up what another origin adds to an atom; a text that is none where one is absent."""
+        if key not in self.of:
+            return [frozenset()]
+        every = product(*([(name, k) for k in range(power + 1)] for name, power in sorted(self.of[key])))
+        wanted = {frozenset((name, k) for name, k in chosen if k) for chosen in every} - {self.of[key]}
+        atoms = {monomial: key for key, monomial in self.of.items()}
+        return [frozenset([atoms.get(monomial, f"no {sorted(monomial)}")]) if monomial else frozenset() for monomial in wanted]
+
+    def about_means(self, design: Design, key: str, columns: Array) -> Array:
+        """The columns of an atom about their means, or of its covariates about theirs."""
+        if sum(power for _, power in self.of.get(key, ())) < 2:
+            return columns - design.variable_means(key, columns)
+        moved = [(self.values[name] - self.values[name].mean()) ** power for name, power in sorted(self.of[key])]
+        return np.asarray(np.prod(moved, axis=0)[:, None])
+
+
+def _powers_of(design: Design, frame: pd.DataFrame) -> _WrittenPowers:
+    block = design.encoding.fixed_block
+    source = Columns(read_table(frame, block.columns))
+    found = {key: written_powers(atom, source) for key, atom in block.atoms.items()} if design.in_memory else {}
+    of = {key: monomial for key, monomial in found.items() if monomial is not None}
+    return _WrittenPowers(of, {name: source.numbers(name) for monomial in of.values() for name, _ in monomial})
 
 
 WAITING_COLUMNS = 64

@@ -37,7 +37,7 @@ from bayeslmm.likelihood.threads import one_thread
 def standardize_response(problem: Problem, Y: Array) -> Array:
     """Responses (n, B) or (n,) on the standardized scale."""
     c, design = problem.standardization, problem.design
-    mean = design.X @ c.alpha0
+    mean = design.near_X @ c.near_alpha0
     if design.offset is not None:
         mean = mean + design.offset
     return np.asarray((Y - (mean if Y.ndim == 1 else mean[:, None])) / c.y_scale)

@@ -183,7 +183,7 @@ class CaseResampler:
     def _refit_one(self, drawn: NDArray[np.int64]) -> Array:
         fit = self.fit
         design = resample_design(fit.design, self.factor, drawn)
-        if not full_rank(design.X):
+        if not full_rank(design.near_X):
             raise np.linalg.LinAlgError("columns of X are collinear in the rows drawn")
         problem, found = fit_reweighted(build_problem(design), _method(fit))
         return _values(problem, found, with_design(fit.model, design), self.statistic, type(fit), self.names)

@@ -72,13 +72,13 @@ class LaterVisits:
 
 
 def subject_modes(problem: Problem, point: CriterionPoint) -> list[Array]:
-    """Conditional modes of every term, (K, q), user's scale."""
+    """Conditional modes of every term, (K, q), on standardized columns and the user's scale of the response."""
     state = _state(point)
     found = []
     for term, data, a in zip(problem.random.terms, state.kernel.data.terms, state.scores(), strict=True):
         related = a if data.relationship is None else a @ data.relationship
         D = term.covariance.matrix(state.x[term.part])
-        found.append(problem.standardization.y_scale * (term.map.whole @ D @ related).T)
+        found.append(problem.standardization.y_scale * (D @ related).T)
     return found
 
 
