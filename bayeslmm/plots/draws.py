@@ -22,6 +22,7 @@ from bayeslmm.plots.style import (
     PALETTE,
     axes_for,
     closes_on_error,
+    counts_map,
     few_ticks,
     grey,
     ink,
@@ -93,7 +94,7 @@ def forest_of_draws(draws: DrawTable, kinds: Mapping[str, str], conf_level: floa
             place.axvline(0.0, color=light(), linewidth=1, zorder=1)
         named_ticks(place, names[::-1])
         place.set_ylim(-0.7, len(names) - 0.3)
-        plain_axes(place, f"{kind} ({percent(conf_level)} and 50% of the draws)", "")
+        plain_axes(place, "", "").set_xlabel(f"{kind}\n({percent(conf_level)} and 50% of the draws)")
     return axes
 
 
@@ -190,7 +191,7 @@ def pair_axes(draws: DrawTable, ax: Any = None) -> list[Axes]:
                 place.tick_params(left=False)
             else:
                 x, y = draws[names[j]].ravel(), draws[names[i]].ravel()
-                place.hexbin(x, y, gridsize=32, cmap="Blues", mincnt=1, linewidths=0.1)
+                place.hexbin(x, y, gridsize=32, cmap=counts_map(), mincnt=1, linewidths=0.1)
             plain_axes(place, names[j] if i == k - 1 else "", names[i] if j == 0 and i else "")
             for axis in (place.xaxis, place.yaxis):
                 axis.label.set_fontsize("small")

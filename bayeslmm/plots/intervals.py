@@ -24,6 +24,7 @@ from bayeslmm.plots.style import (
     PINK,
     SKY,
     axes_for,
+    band,
     closes_on_error,
     few_ticks,
     grey,
@@ -132,7 +133,7 @@ def comparison_axes(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax = axes_for(ax, 7.2, 1.2 + 0.42 * len(keys) * max(1.0, len(sources) / 3))
     ax.axvline(0.0, color=light(), linewidth=1, zorder=0)
     for i in range(1, len(keys), 2):
-        ax.axhspan(i - 0.5, i + 0.5, color="#F4F6F8", zorder=-1, linewidth=0)
+        ax.axhspan(i - 0.5, i + 0.5, color=band(), zorder=-1, linewidth=0)
     for j, source in enumerate(sources):
         color, mark = SOURCE_STYLES[j % len(SOURCE_STYLES)]
         for i, key in enumerate(keys):

@@ -254,7 +254,8 @@ def acf_axes(fit: Estimates, kind: ResidualKind = "normalized", lags: int | None
     ax.axhline(0.0, color=ink(), linewidth=1, zorder=2)
     ax.vlines(at[1:], 0.0, values[1:], color=BLUE, linewidth=1.8, zorder=3)
     ax.plot(at[1:], values[1:], "o", color=BLUE, markersize=5, zorder=3)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set_xlim(0.4, len(values) - 0.4)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     legend_above(ax)
     return plain_axes(ax, "lag", f"autocorrelation ({RESIDUAL_LABELS[kind]})")
 

@@ -10,7 +10,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
+from matplotlib.colors import ListedColormap, to_rgb
 from matplotlib.ticker import MaxNLocator
 
 from bayeslmm._arrays import Array, Codes
@@ -21,6 +21,7 @@ BLUE, ORANGE, GREEN, PINK, SKY, RED, YELLOW = "#0072B2", "#E69F00", "#009E73", "
 PALETTE = (BLUE, ORANGE, GREEN, PINK, SKY, RED, YELLOW)
 GREY, LIGHT, INK = "#666666", "#C9CDD2", "#222222"
 DARK_GREY, DARK_LIGHT, DARK_INK = "#A3A8AE", "#4B5158", "#E4E6E8"
+BAND, DARK_BAND = "#F4F6F8", "#1C2126"
 
 LEGEND: dict[str, Any] = {
     "frameon": False,
@@ -75,6 +76,16 @@ def grey() -> str:
 def light() -> str:
     """The colour of guides."""
     return DARK_LIGHT if _is_dark() else LIGHT
+
+
+def band() -> str:
+    """The colour of every other row of a long table of intervals."""
+    return DARK_BAND if _is_dark() else BAND
+
+
+def counts_map() -> ListedColormap:
+    """Colours of counts, from one that stands out from the ground to the one furthest from it."""
+    return ListedColormap(plt.get_cmap("Blues_r" if _is_dark() else "Blues")(np.linspace(0.25, 1.0, 256)))
 
 
 def paper() -> str:
@@ -151,7 +162,7 @@ def panels(ax: Any, count: int, width: float = 3.4, height: float = 2.8, columns
 def cloud(ax: Axes, x: Array, y: Array, color: str = BLUE) -> None:
     """Points that get fainter and smaller the more there are; a histogram in two dimensions where they would merge."""
     if len(x) > HISTOGRAM_POINTS:
-        ax.hexbin(x, y, gridsize=60, cmap="Blues", bins="log", mincnt=1, linewidths=0)
+        ax.hexbin(x, y, gridsize=60, cmap=counts_map(), bins="log", mincnt=1, linewidths=0)
         return
     size = float(np.clip(2500.0 / max(len(x), 1), 3.0, 26.0))
     ax.scatter(

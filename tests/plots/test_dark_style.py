@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
 import bayeslmm as blm
+from bayeslmm.plots.style import cloud
 
 FIGURES: dict[str, Callable[[blm.Fit], Any]] = {
     "lines": lambda fit: fit.plot.lines("Days"),
@@ -73,3 +74,43 @@ def test_lines_and_words_stand_out_from_the_ground(name: str, style: str, fit: b
             if text.get_visible() and text.get_text().strip() and not (name == "covariance" and text.get_fontsize() < 8):
                 assert contrast(text.get_color(), ground) > 3.0, f"{text.get_text()!r} in {text.get_color()}"
         plt.close(figure)
+
+
+@pytest.mark.parametrize("style", ["dark", "light"])
+def test_cells_stand_out_and_bands_stand_back(style: str, fit: blm.Fit) -> None:
+    """The cell of a single draw is seen, and the band behind every other row is near the ground."""
+    post = fit.model.sample(draws=50, seed=1)
+    ground = 1.0 if style == "light" else 0.0
+    with plt.style.context("default" if style == "light" else "dark_background"):
+        x = np.random.default_rng(1).normal(size=25_000)
+        ax = plt.figure().add_subplot()
+        cloud(ax, x, x + np.random.default_rng(2).normal(size=25_000))
+        cells = [ax.collections[0], *(cell for panel in post.plot.pairs() for cell in panel.collections if cell.get_array() is not None)]
+        for cell in cells:
+            values = np.asarray(cell.get_array())
+            assert min(contrast(color, ground) for color in cell.get_cmap()(np.linspace(0.0, 1.0, 9))) > 1.25 and len(values)
+        bands = [patch for panel in np.ravel(np.asarray(blm.compare(fit, post).plot(), dtype=object)) for patch in panel.patches]
+        assert bands and max(contrast(patch.get_facecolor(), ground) for patch in bands) < 1.4
+        plt.close("all")
+
+
+@pytest.mark.parametrize("rows", [2, 3, 12])
+def test_lags_are_whole_numbers(rows: int) -> None:
+    g = np.repeat(np.arange(6), rows)
+    data = pd.DataFrame({"g": g.astype(str), "y": np.random.default_rng(rows).normal(size=len(g)) + g})
+    ax = blm.LMM("y ~ 1 + (1 | g)", data).fit().plot.acf()
+    low, high = ax.get_xlim()
+    shown = [tick for tick in ax.get_xticks() if low <= tick <= high]
+    assert shown and all(float(tick).is_integer() for tick in shown)
+    plt.close("all")
+
+
+def test_labels_of_a_forest_stay_within_the_figure(fit: blm.Fit) -> None:
+    """Three kinds of parameters have narrow panels, and what stands below each is not cut at the edge."""
+    panels = fit.model.sample(draws=50, seed=1).plot.forest()
+    figure = panels[0].figure
+    figure.canvas.draw()
+    ends = [panel.xaxis.label.get_window_extent() for panel in panels]
+    assert len(ends) == 3 and all(end.x0 >= 0 and end.x1 <= figure.bbox.x1 and end.y0 >= 0 for end in ends)
+    assert all(one.x1 < other.x0 for one, other in zip(ends, ends[1:], strict=False))
+    plt.close("all")
