@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -112,5 +113,5 @@ def test_labels_of_a_forest_stay_within_the_figure(fit: blm.Fit) -> None:
     figure.canvas.draw()
     ends = [panel.xaxis.label.get_window_extent() for panel in panels]
     assert len(ends) == 3 and all(end.x0 >= 0 and end.x1 <= figure.bbox.x1 and end.y0 >= 0 for end in ends)
-    assert all(one.x1 < other.x0 for one, other in zip(ends, ends[1:], strict=False))
+    assert all(one.x1 < other.x0 for one, other in pairwise(ends))
     plt.close("all")
