@@ -378,7 +378,9 @@ def test_ctrl_c_keeps_the_draws_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
         return values(self, phi)
 
     monkeypatch.setattr(Density, "values", interrupted)
-    found = model("slopes").sample(seed=1)
+    with pytest.warns(BayesLMMWarning, match="interrupted after") as told:
+        found = model("slopes").sample(seed=1)
+    assert len(told) == 1
     assert found.interrupted
     assert found.checks["interrupted"].verdict == "failed"
     assert 100 < found.draws.size < 4000

@@ -42,7 +42,7 @@ from bayeslmm.bayes.sampling.surrogate import (
     is_worth_polynomials,
     relative_map,
 )
-from bayeslmm.errors import Check, SpecificationError
+from bayeslmm.errors import BayesLMMWarning, Check, SpecificationError, warn_user
 from bayeslmm.estimate.estimate import check_not_exact
 from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel
 
@@ -99,6 +99,23 @@ def sample(
 
     Raises PriorError for an improper posterior, SpecificationError for arguments, SamplingError where nothing usable was drawn.
     """
+    post = _sample(model, draws, chains, seed, method, sampler, tune, sampler_options)
+    if post.interrupted:
+        stopped = post.checks["interrupted"]
+        warn_user(BayesLMMWarning(f"interrupted after {stopped.value:,} draws", f"sample of {model.spec.formula.text}", stopped.remedy))
+    return post
+
+
+def _sample(
+    model: Any,
+    draws: int,
+    chains: int,
+    seed: int | None,
+    method: SamplingMethod,
+    sampler: Sampler | None,
+    tune: int | None,
+    sampler_options: Mapping[str, object] | None,
+) -> Posterior:
     begin = time.perf_counter()
     draws, chains = require_count(draws, "draws"), require_count(chains, "chains")
     require_one_of(method, get_args(SamplingMethod), "method")
