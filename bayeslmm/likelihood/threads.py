@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import cache, wraps
 from typing import Any, Literal
@@ -57,9 +58,17 @@ def one_thread(m: int = 0) -> _Limit:
     return _Limit(found) if found else _NOTHING
 
 
-def was_interrupted(error: BaseException) -> bool:
-    """Whether an exception is Ctrl-C in another's words: NumPy answers one that meets a comparison of rows by a TypeError of its own."""
-    return isinstance(error, TypeError) and "Cannot compare structured arrays" in str(error)
+def was_interrupted(error: BaseException | None, handled: BaseException | None) -> bool:
+    """Whether an exception is Ctrl-C in another's words, raised since the one that was being handled before.
+
+    What cleans up after Ctrl-C may fail in its own way, as an archive does with a member half written. NumPy answers a key pressed in a
+    comparison of rows by a TypeError.
+    """
+    while error is not None and error is not handled:
+        if isinstance(error, KeyboardInterrupt) or (isinstance(error, TypeError) and "Cannot compare structured arrays" in str(error)):
+            return True
+        error = error.__context__
+    return False
 
 
 def _tells_of_interrupt(found: Any) -> bool:
@@ -90,21 +99,20 @@ def restore_state[**P, Result](verb: Callable[P, Result], name: str) -> Callable
     def kept(*args: P.args, **options: P.kwargs) -> Result:
         # threads belong to the process: another Python thread may have limited them meanwhile, so they are set after an interrupt alone
         threads = [(set_threads, get_threads()) for get_threads, set_threads in blas_libraries()]
-        broken = True
+        broken, handled = True, sys.exception()
         try:
             with np.errstate(**_own_errors()), saying_once():
                 found = verb(*args, **options)
             broken = _tells_of_interrupt(found)
             return found
-        except np.linalg.LinAlgError as error:
-            broken = False
-            remedy = "look at the checks of the fit: a residual sd near 0 or a likelihood without a bound leaves nothing to divide by"
-            raise InferenceError("a matrix of the model is singular to rounding", f"in {name}()", remedy) from error
         except Exception as error:
-            broken = was_interrupted(error)
+            broken = was_interrupted(error, handled)
             if broken:
                 raise KeyboardInterrupt from None
-            raise
+            if not isinstance(error, np.linalg.LinAlgError):
+                raise
+            remedy = "look at the checks of the fit: a residual sd near 0 or a likelihood without a bound leaves nothing to divide by"
+            raise InferenceError("a matrix of the model is singular to rounding", f"in {name}()", remedy) from error
         finally:
             if broken:
                 for set_threads, before in threads:

@@ -18,7 +18,6 @@ from bayeslmm.data.residual import with_blank_rows
 from bayeslmm.errors import FormatError, StoreError
 from bayeslmm.estimate.estimate import Estimate
 from bayeslmm.likelihood.problem import Problem, build_problem
-from bayeslmm.likelihood.threads import was_interrupted
 from bayeslmm.model.fit import Fit
 from bayeslmm.model.lmm import LMM
 from bayeslmm.model.partitioned import model_of_sums
@@ -68,8 +67,6 @@ def load(path: str | Path, functions: Functions | None = None) -> Fit | Posterio
     try:
         return _open_object(content, arrays, callables, str(path))
     except BROKEN as error:
-        if was_interrupted(error):
-            raise KeyboardInterrupt from None
         raise FormatError(f"the file lacks a part of a fit: {type(error).__name__} {error}", str(path), "save the fit again") from error
 
 

@@ -6,8 +6,10 @@ import inspect
 import pickle
 import warnings
 from collections.abc import Callable
+from io import BytesIO
 from types import CellType
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 import pandas as pd
@@ -74,7 +76,22 @@ def test_a_singular_matrix_is_told_in_words(name: str, monkeypatch: pytest.Monke
     assert (np.geterr(), np.geterrcall()) == (errors, callback)
 
 
-@pytest.mark.parametrize("pressed", [KeyboardInterrupt(), TypeError("Cannot compare structured arrays unless they have a common dtype.")])
+def half_written() -> Exception:
+    """What an archive says when Ctrl-C leaves a member of it open."""
+    try:
+        with ZipFile(BytesIO(), "w") as archive:
+            part = archive.open("part", "w")
+            raise KeyboardInterrupt
+    except ValueError as error:
+        part.close()
+        return error
+
+
+@pytest.mark.parametrize(
+    "pressed",
+    [KeyboardInterrupt(), TypeError("Cannot compare structured arrays unless they have a common dtype."), half_written()],
+    ids=["key", "rows", "archive"],
+)
 @pytest.mark.parametrize("name", VERBS)
 def test_an_interrupt_leaves_the_state_as_it_was(name: str, pressed: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
     before = state()
@@ -82,6 +99,17 @@ def test_an_interrupt_leaves_the_state_as_it_was(name: str, pressed: BaseExcepti
     with pytest.raises(KeyboardInterrupt):
         VERBS[name]()
     assert state() == before
+
+
+def test_an_error_after_an_interrupt_that_the_user_handles_is_that_error() -> None:
+    def fail() -> None:
+        raise ValueError("of the user's own function")
+
+    try:
+        raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        with pytest.raises(ValueError, match="own function"):
+            restore_state(fail, "fail")()
 
 
 @pytest.mark.parametrize("name", VERBS)

@@ -89,14 +89,15 @@ def pressed(verb: Verb, seconds: float) -> tuple[Any, int]:
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         try:
-            signal.setitimer(signal.ITIMER_REAL, seconds)
-            found = verb()
+            try:
+                signal.setitimer(signal.ITIMER_REAL, seconds)
+                found = verb()
+            finally:  # where the key may be pressed as well
+                signal.setitimer(signal.ITIMER_REAL, 0)
         except KeyboardInterrupt:
             found = None
         except InferenceError:  # too few replicates for limits
             found = None
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
     return found, sum("interrupted" in str(one.message) for one in seen)
 
 
