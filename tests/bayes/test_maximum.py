@@ -108,3 +108,32 @@ def test_default_scales_follow_the_unit_of_y() -> None:
     one = blm.LMM("y ~ x + (x | g)", data).priors.priors.terms[0].sds[1].prior.parameters[1]
     ten = blm.LMM("y ~ x + (x | g)", data.assign(y=10 * data["y"])).priors.priors.terms[0].sds[1].prior.parameters[1]
     assert ten == pytest.approx(10 * one)
+
+
+def rows_alone(seed: int) -> blm.LMM:
+    """A row to each level of two factors with slopes: the likelihood has no bound as sigma falls, the posterior is proper."""
+    rng = np.random.default_rng(seed)
+    x, y = rng.normal(size=20), rng.normal(size=20)
+    y = 1000.0 + 200.0 * (1.0 + 0.5 * x + y + 0.3 * rng.normal(size=20))
+    levels = {factor: [f"{factor}{k}" for k in range(20)] for factor in "ab"}
+    return blm.LMM("y ~ x + (x | a) + (x | b)", {"y": y, "x": x + 50.0 * (seed % 2), **levels})
+
+
+@pytest.mark.parametrize("seed", [2, 3])
+def test_no_point_is_higher_than_the_mode_where_a_likelihood_has_no_bound(seed: int) -> None:
+    """Sums of squares are lost in rounding far out: a value that is only that would be a peak, and draw a sampler to it."""
+    own = rows_alone(seed)
+    target = density(own.problem, own.spec.priors)
+    mode = find_mode(target)
+    assert mode.converged
+    assert (np.linalg.eigvalsh(mode.precision) > 0.0).all()
+    rng = np.random.default_rng(1)
+    far = mode.phi + rng.standard_t(3, (400, target.size)) * 3.0
+    assert target.values(far).max() <= mode.value
+    assert max(target.at(phi).value for phi in far[:20]) <= mode.value
+
+
+def test_rows_alone_are_sampled() -> None:
+    post = rows_alone(3).sample(draws=50, chains=2, seed=1)
+    assert post.method == "importance"
+    assert post.checks["pareto_k"].verdict == "passed"

@@ -34,6 +34,9 @@ from bayeslmm.specification.priors import Priors
 
 LOG_2PI = float(np.log(2.0 * np.pi))
 
+NEGATIVE_SQUARES = 0.01
+"""Residual variances by which a sum of squares may fall below 0 in rounding: more, and the value there would be a false peak."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MarginalCoefficients:
@@ -333,7 +336,8 @@ class Density:
                 out[fine] = self._deviances(phi[fine])
             return out
         try:
-            return self.integrate(self.solve(x), s**2, phi).value
+            found = self.integrate(self.solve(x), s**2, phi)
+            return np.where(found.solution.r2 < -NEGATIVE_SQUARES * s**2, np.inf, found.value)
         except np.linalg.LinAlgError:
             if len(phi) == 1:
                 return np.array([np.inf])
@@ -402,7 +406,7 @@ class Density:
         state = self.problem.criterion.kernel.evaluate(x, derivatives=True)
         found = self.integrate(state.solution, s**2, phi[None])
         value = prior - 0.5 * float(found.value[0])
-        if not np.isfinite(value):
+        if not np.isfinite(value) or found.solution.r2[0] < -NEGATIVE_SQUARES * s2:
             return DensityValue(-np.inf, np.full(self.size, np.nan))
         gradient = self._prior_gradient(phi) - 0.5 * self.deviance_gradient(phi, x, s2, with_solution(state, found), found)
         return DensityValue(value, gradient)

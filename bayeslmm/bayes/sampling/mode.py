@@ -36,6 +36,9 @@ GRADIENT_VALUES = 2
 WORTH, FEW = 16, 12
 """With structured errors, values are taken where this many share a batch and dimensions are few: there are 2 d^2 of them."""
 
+NEUTRAL_SIGMA = 0.7
+"""sigma on the standardized scale, where no estimate says where to begin: half the variance of y is error."""
+
 MODE_ITERATIONS = 60
 MODE_TOLERANCE = 1e-9
 
@@ -105,7 +108,7 @@ def mode_start(density: Density) -> Array:
         phi = density.phi_of(point.x, float(np.sqrt(point.sigma2)))
         if np.isfinite(density.at(phi).value):
             return phi
-    return density.phi_of(problem.start, 0.7)
+    return density.phi_of(problem.start, NEUTRAL_SIGMA)
 
 
 def find_mode(density: Density, begin: Array | None = None) -> PosteriorMode:
@@ -113,15 +116,20 @@ def find_mode(density: Density, begin: Array | None = None) -> PosteriorMode:
 
     def evaluate(phi: Array) -> ModePoint:
         found = density.at(phi)
-        if not np.isfinite(found.value):
+        precision = mode_precision(density, phi) if np.isfinite(found.value) else None
+        if precision is None or not np.isfinite(precision).all():
             return ModePoint(phi, np.inf, found.gradient, None)
-        return ModePoint(phi, -found.value, -found.gradient, mode_precision(density, phi))
+        return ModePoint(phi, -found.value, -found.gradient, precision)
 
     try:
-        begin = mode_start(density) if begin is None else begin
+        first = mode_start(density) if begin is None else begin
     except Interrupted:
         raise KeyboardInterrupt from None
-    outcome = minimise(evaluate, evaluate(begin), MODE_TOLERANCE, MODE_ITERATIONS)
+    outcome = minimise(evaluate, evaluate(first), MODE_TOLERANCE, MODE_ITERATIONS)
+    if begin is None and not outcome.converged:
+        # where the likelihood has no bound, REML ends at a sigma near 0, where densities are rounding; priors have their mode elsewhere
+        again = minimise(evaluate, evaluate(density.phi_of(density.problem.start, NEUTRAL_SIGMA)), MODE_TOLERANCE, MODE_ITERATIONS)
+        outcome = again if again.converged else outcome
     point = outcome.point
     H = np.eye(density.size) if point.hessian is None else point.hessian
     return PosteriorMode(point.x, -point.value, -point.gradient, H, outcome.converged, outcome.predicted, outcome.path)
