@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import combinations, product
+from typing import Literal
 
 import numpy as np
 import scipy.sparse as sp
@@ -296,9 +297,12 @@ def error_boundary_checks(problem: Problem, x: Array) -> list[Check]:
         "the covariance of the errors is singular: a variance is 0 or a correlation at the end of its range, and the random effects "
         "describe what is left; fixed effects and their standard errors are right, but consider fewer random effects or a simpler structure"
     )
-    # without random effects no search ends there
-    singular = singular_errors(problem, x) if problem.random.size else ()
-    return [*gone, *(Check(f"singular: {name}", "noted", 0.0, 0.0, remedy) for name in singular), *_range_checks(problem, x)]
+    verdict: Literal["noted", "failed"] = "noted"
+    if not problem.random.size:  # nothing describes what is left: the likelihood has no maximum there
+        verdict = "failed"
+        remedy = "the covariance of the errors is singular, where the likelihood has no maximum: use a structure with fewer parameters"
+    singular = [Check(f"singular: {name}", verdict, 0.0, 0.0, remedy) for name in singular_errors(problem, x)]
+    return [*gone, *singular, *_range_checks(problem, x)]
 
 
 RANK = 1e-12
