@@ -1,8 +1,17 @@
-"""The page `docs/calibration.md`, written by `python -m tests.bayes.calibration_page` from a run of the whole suite (fifteen minutes)."""
+"""The page `docs/calibration.md`, written by `python -m tests.bayes.calibration_page` from a run of the whole suite (half an hour).
+
+Every finished scenario is kept in `build/calibration`, so that a run that was broken off goes on where it was; once the page is written
+they are deleted. `--seconds 300` begins nothing more after five minutes, `--processes 2` runs two scenarios at a time.
+"""
 
 from __future__ import annotations
 
+import argparse
+import multiprocessing
+import pickle
+import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -169,14 +178,70 @@ def page(
     return head + first + RULE.format(tests=tests, alarm=FALSE_ALARM, again=longer) + wrong + foot
 
 
+TABLES = {"scenarios": SCENARIOS, "planted": PLANTED, "again": AGAIN, "others": OTHER_PRIORS, "polynomials": EXPENSIVE}
+"""The tables of the page, by the arguments of `page`, and what each has a run of."""
+
+PIECES = [(table, name) for table, names in TABLES.items() for name in names]
+
+
+def run_piece(table: str, name: str) -> Calibration:
+    """The run of one row of a table."""
+    match table:
+        case "scenarios":
+            return run(name)
+        case "planted":
+            return run_planted(name)
+        case "again":
+            return calibrate(scenario(name), AGAIN[name][1], seed=OTHER_SEED)
+        case "others":
+            return calibrate(with_other_priors(name), OTHER_PRIORS[name][3], seed=SEED)
+        case _:
+            return calibrate(expensive(name), EXPENSIVE[name][1], seed=SEED, sampler=PolynomialSampler())
+
+
+def kept(place: Path, piece: tuple[str, str]) -> Path:
+    """The file of a piece: its place in the list, for a name may hold what no file name does."""
+    return place / f"{piece[0]}-{list(TABLES[piece[0]]).index(piece[1])}.pickle"
+
+
+def keep_piece(place: Path, deadline: float, piece: tuple[str, str]) -> None:
+    """Run a piece and write it, unless the time is up."""
+    if time.time() < deadline:
+        begin, found = time.perf_counter(), run_piece(*piece)
+        text = pickle.dumps(found)
+        part = kept(place, piece).with_suffix(".part")
+        part.write_bytes(text)
+        part.replace(kept(place, piece))
+        print(f"{' '.join(piece)}: {time.perf_counter() - begin:.0f} s, smallest p {shown(worst(found)[0])}", flush=True)
+
+
+def write_page(place: Path, seconds: float, processes: int) -> bool:
+    """Run what is missing, for so long; the page, where nothing is missing any more."""
+    place.mkdir(parents=True, exist_ok=True)
+    missing = [piece for piece in PIECES if not kept(place, piece).exists()]
+    work = partial(keep_piece, place, time.time() + seconds)
+    if processes == 1:
+        for piece in missing:
+            work(piece)
+    else:
+        with multiprocessing.get_context("spawn").Pool(processes) as pool:
+            pool.map(work, missing, chunksize=1)
+    if not all(kept(place, piece).exists() for piece in PIECES):
+        return False
+    runs = {
+        table: {name: pickle.loads(kept(place, (table, name)).read_bytes()) for name in names}  # noqa: S301 written above
+        for table, names in TABLES.items()
+    }
+    PAGE.write_text(page(**runs), encoding="utf-8")
+    for piece in PIECES:
+        kept(place, piece).unlink()
+    return True
+
+
 if __name__ == "__main__":
-    PAGE.write_text(
-        page(
-            {name: run(name) for name in SCENARIOS},
-            {name: run_planted(name) for name in PLANTED},
-            {name: calibrate(scenario(name), n, seed=OTHER_SEED) for name, (_, n) in AGAIN.items()},
-            {name: calibrate(with_other_priors(name), OTHER_PRIORS[name][3], seed=SEED) for name in OTHER_PRIORS},
-            {name: calibrate(expensive(name), EXPENSIVE[name][1], seed=SEED, sampler=PolynomialSampler()) for name in EXPENSIVE},
-        ),
-        encoding="utf-8",
-    )
+    parser = argparse.ArgumentParser(description="Write docs/calibration.md, in as many runs as it takes.")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="begin nothing more after so many seconds")
+    parser.add_argument("--processes", type=int, default=1, help="scenarios at a time")
+    asked = parser.parse_args()
+    done = write_page(PAGE.parents[1] / "build" / "calibration", asked.seconds, asked.processes)
+    print("the page is written" if done else "not all is done: run it again")

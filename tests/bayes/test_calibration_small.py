@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
 
 import bayeslmm as blm
-from bayeslmm.bayes.calibration import smallest_tail, tail_probability
+from bayeslmm.bayes.calibration import Calibration, smallest_tail, tail_probability
 from bayeslmm.bayes.log_posterior.density import density
 from bayeslmm.bayes.sampling.prior_predictive import draw_from_prior
+from tests.bayes import calibration_page
 from tests.bayes.designs import grouped
 
 PRIORS = blm.Priors(
@@ -42,3 +46,19 @@ def test_ranks_are_uniform(replications: int) -> None:
     for name, values in found.items():
         # a false alarm in one of a thousand runs
         assert tail_probability(smallest_tail(values, DRAWS), len(values), DRAWS) > 1e-3 / len(found), name
+
+
+def test_the_page_of_the_suite_is_written_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ranks = {name: np.random.default_rng(1).integers(0, 100, 50) for name in ("log likelihood", "expon|Residual")}
+    found, made = Calibration(pd.DataFrame(ranks), 99, 0, 1.0), []
+    monkeypatch.setattr(calibration_page, "PAGE", tmp_path / "calibration.md")
+    monkeypatch.setattr(calibration_page, "run_piece", lambda *piece: made.append(piece) or found)
+    place = tmp_path / "pieces"
+    assert not calibration_page.write_page(place, seconds=0.0, processes=1)
+    assert made == []
+    calibration_page.keep_piece(place, float("inf"), calibration_page.PIECES[3])
+    assert calibration_page.write_page(place, seconds=600.0, processes=1)
+    assert sorted(made) == sorted(calibration_page.PIECES)  # each of them once
+    text = (tmp_path / "calibration.md").read_text("utf-8")
+    assert all(name.replace("|", "\\|") in text for _, name in calibration_page.PIECES)
+    assert list(place.iterdir()) == []
