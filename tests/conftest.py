@@ -31,9 +31,10 @@ def shared_folder() -> Path | None:
 
 
 def pytest_collection_finish() -> None:
-    """Tests and modules stay to the end: the collector of garbage need not look at them again and again."""
+    """Tests and modules stay to the end: the collector of garbage need not look at them again and again, nor at every few fits."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 def pytest_report_header() -> str:

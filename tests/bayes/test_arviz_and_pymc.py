@@ -155,8 +155,11 @@ GRAPHS = {
 }
 
 
+COPIED = ("slopes", "structured errors", "variance function")
+
+
 @pytest.mark.parametrize("form", [pytest.param("marginal", marks=pytest.mark.slow), "hierarchical"])
-@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in GRAPHS else pytest.mark.slow) for n in every_verb.MODELS])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in COPIED else pytest.mark.slow) for n in every_verb.MODELS])
 def test_graphs_are_copied_intervened_on_and_observed(name: str, form: Any) -> None:
     graph = every_verb.MODELS[name]().updated(changes=GRAPHS.get(name, {})).to_pymc(form)
     given = {"alpha": np.zeros(len(graph.coords["coef"]))}

@@ -80,7 +80,11 @@ def alpha_hat(target: Any, point: CriterionPoint) -> np.ndarray:
     return np.asarray(target.problem.alpha(point.state.solution.alpha[0]))
 
 
-@pytest.mark.parametrize("name", designs.MODELS)
+SIMPLER = ("intercepts", "independent slopes", "toep errors")
+"""Models whose terms and errors others have as well."""
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in SIMPLER else ()) for n in designs.MODELS])
 def test_the_marginal_graph_has_the_density_of_the_kernel(name: str) -> None:
     graph = model(name).to_pymc("marginal")
     seen = graph.compile_logp(vars=graph.observed_RVs, mode=PLAIN)

@@ -23,8 +23,15 @@ PRIORS = {
 GROUPED = [name for name in every_verb.MODELS if name != "no random effects"]
 
 
-@pytest.mark.parametrize("prior", list(PRIORS))
-@pytest.mark.parametrize("name", GROUPED)
+# every model under one prior and one model under every prior; all pairs are slow tests
+PAIRS = [
+    pytest.param(name, prior, id=f"{name}-{prior}", marks=() if name == "slopes" or i % len(PRIORS) == k else pytest.mark.slow)
+    for i, name in enumerate(GROUPED)
+    for k, prior in enumerate(PRIORS)
+]
+
+
+@pytest.mark.parametrize(("name", "prior"), PAIRS)
 def test_a_level_left_out_by_sums_is_the_gap_to_the_density_of_the_rest(name: str, prior: str) -> None:
     post = every_verb.MODELS[name]().updated(changes={"priors": PRIORS[prior]}).sample(draws=3, chains=1, seed=1, method="importance")
     group = post.design.terms[0].group.name if post.design.terms else None
@@ -60,7 +67,7 @@ def test_many_levels_are_left_out_without_a_design_for_each() -> None:
 # -- folds ---------------------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["slopes", "crossed, small", "D and R"])
+@pytest.mark.parametrize("name", ["slopes", pytest.param("crossed, small", marks=pytest.mark.slow), "D and R"])
 def test_as_many_folds_as_levels_leave_one_out(name: str) -> None:
     post = every_verb.MODELS[name]().sample(draws=250, seed=1)
     sets = level_sets(post, "s")[0]

@@ -171,8 +171,16 @@ HELD: dict[str, tuple[dict[str, Any], dict[str, Any], str, float]] = {
 }
 
 
-@pytest.mark.parametrize("held", list(HELD))
-@pytest.mark.parametrize("kind", ["all", "stats", "all_median", "stats_median"])
+KINDS = ("all", "stats", "all_median", "stats_median")
+# every kind of table and everything that is held; all pairs are slow tests
+HELD_PAIRS = [
+    pytest.param(held, kind, id=f"{kind}-{held}", marks=() if k % len(HELD) == i else pytest.mark.slow)
+    for k, kind in enumerate(KINDS)
+    for i, held in enumerate(HELD)
+]
+
+
+@pytest.mark.parametrize(("held", "kind"), HELD_PAIRS)
 def test_what_is_held_is_printed_as_it_is(held: str, kind: Any) -> None:
     options, priors, label, value = HELD[held]
     found = blm.LMM("y ~ x + (1 | g)", grouped(groups=5, each=4), priors=blm.Priors(**priors), **options).sample(draws=50, chains=2, seed=1)

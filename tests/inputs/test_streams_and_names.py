@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import os
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 import bayeslmm as blm
 from bayeslmm.errors import StoreError
 from bayeslmm.results.render import bar_shown
+from tests.contract.imports import tree_of
 from tests.inputs.frames import refused, visits
 
 ESCAPE = "\x1b[31m"
@@ -94,10 +96,8 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
 
 def test_every_text_file_says_its_encoding() -> None:
     """Windows has another default: `open`, `read_text` and `write_text` of text name theirs."""
-    import ast
-
     for path in Path(blm.__file__).parent.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(tree_of(path)):
             if not isinstance(node, ast.Call):
                 continue
             name = getattr(node.func, "id", getattr(node.func, "attr", ""))

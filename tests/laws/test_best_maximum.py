@@ -37,7 +37,7 @@ def best_of_many(problem: Problem, restricted: bool, starts: int, seed: int) -> 
 
 
 @pytest.mark.filterwarnings("ignore::bayeslmm.errors.BayesLMMWarning")
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", [pytest.param(k, marks=pytest.mark.slow if k % 2 else ()) for k in range(40)])
 def test_no_start_ends_lower_than_the_fit(seed: int) -> None:
     design = random_design(seed)
     method = "REML" if design.reml else "ML"
@@ -128,8 +128,18 @@ def test_a_likelihood_without_a_bound_is_refused_by_name(seed: int) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::bayeslmm.errors.BayesLMMWarning")
-@pytest.mark.parametrize("seed", [6, 23])
-@pytest.mark.parametrize("text", ["x + (x | g) + (1 | h)", "x + a + (x | g) + (x | h)", "a + (a | g) + (1 | h)"])
+@pytest.mark.parametrize(
+    ("text", "seed"),
+    [
+        ("x + (x | g) + (1 | h)", 6),
+        ("x + a + (x | g) + (x | h)", 23),
+        ("a + (a | g) + (1 | h)", 6),
+        *(
+            pytest.param(text, seed, marks=pytest.mark.slow)
+            for text, seed in [("x + (x | g) + (1 | h)", 23), ("x + a + (x | g) + (x | h)", 6), ("a + (a | g) + (1 | h)", 23)]
+        ),
+    ],
+)
 def test_rows_fewer_than_effects_are_fitted_or_refused_in_words(seed: int, text: str) -> None:
     rng = np.random.default_rng(3000 + seed)
     n = int(rng.integers(8, 16))

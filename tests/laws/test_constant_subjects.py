@@ -11,10 +11,17 @@ import pytest
 import bayeslmm as blm
 from bayeslmm.errors import BayesLMMWarning, DesignError
 
+STRUCTURES = ("cs", "csh", "toep", "ar1", "us")
+# half of all, with every structure, method and kind of subject among them; the others are slow tests
+CASES = [
+    pytest.param(method, structure, seed, marks=pytest.mark.slow if (i + k + seed // 2) % 2 else ())
+    for i, method in enumerate(("REML", "ML"))
+    for k, structure in enumerate(STRUCTURES)
+    for seed in range(6)
+]
 
-@pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize("structure", ["cs", "csh", "toep", "ar1", "us"])
-@pytest.mark.parametrize("method", ["REML", "ML"])
+
+@pytest.mark.parametrize(("method", "structure", "seed"), CASES)
 def test_errors_of_correlation_one_never_pass_for_an_optimum(structure: str, method: str, seed: int) -> None:
     r = np.random.default_rng(seed)
     subjects, visits = int(r.integers(8, 20)), int(r.integers(3, 6))

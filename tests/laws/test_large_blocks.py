@@ -43,8 +43,14 @@ def large_block(point: CriterionPoint) -> PackedBlock:
     return block
 
 
-@pytest.mark.parametrize("restricted", [True, False], ids=["REML", "ML"])
-@pytest.mark.parametrize("formula", FORMULAS)
+@pytest.mark.parametrize(
+    ("formula", "restricted"),
+    [
+        pytest.param(f, reml, id=f"{f}-{'REML' if reml else 'ML'}", marks=() if reml == (i % 2 == 0) else pytest.mark.slow)
+        for i, f in enumerate(FORMULAS)
+        for reml in (True, False)
+    ],
+)
 def test_a_large_block_equals_the_definition(formula: str, restricted: bool) -> None:
     problem = built(formula)
     for start in POINTS:

@@ -56,8 +56,18 @@ def restricted(y: np.ndarray, X: np.ndarray, V: np.ndarray, restricted: bool = T
     return float(det + e @ e + n * np.log(2.0 * np.pi))
 
 
-@pytest.mark.parametrize("pair", ["ar1:ar1", "ar1:id", "sp_exp:ar1", "car1:car1", "arma:cs"])
-@pytest.mark.parametrize(("nugget", "method"), [(False, "REML"), (True, "ML")])
+PAIRS = ("ar1:ar1", "ar1:id", "sp_exp:ar1", "car1:car1", "arma:cs")
+FIELDS = [("False-REML", False, "REML", ()), ("True-ML", True, "ML", ("car1:car1", "arma:cs"))]
+
+
+@pytest.mark.parametrize(
+    ("pair", "nugget", "method"),
+    [
+        pytest.param(pair, nugget, method, id=f"{label}-{pair}", marks=pytest.mark.slow if pair in long else ())
+        for label, nugget, method, long in FIELDS
+        for pair in PAIRS
+    ],
+)
 def test_errors_of_a_field_are_the_product_of_its_rows_and_columns(pair: str, nugget: bool, method: str) -> None:
     first, second = pair.split(":")
     data = field(3)

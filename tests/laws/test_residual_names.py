@@ -44,12 +44,18 @@ def designs() -> Iterator[tuple[str | None, str | None]]:
 
 
 DESIGNS = tuple(designs())
+PRODUCTS = [variance for _, variance in DESIGNS if variance]
+
+
+def is_long(residual: str | None, variance: str | None) -> bool:
+    """A factor's posterior by group, and every other product of variance functions."""
+    return str(residual).startswith("fa1(") or variance in PRODUCTS[1::2]
 
 
 @pytest.mark.parametrize(
     ("residual", "variance"),
     # a factor's posterior by group is sampled along a ridge, which takes a minute
-    [pytest.param(r, v, marks=[pytest.mark.slow] if str(r).startswith("fa1(") else [], id=f"{r} {v}") for r, v in DESIGNS],
+    [pytest.param(r, v, marks=[pytest.mark.slow] if is_long(r, v) else [], id=f"{r} {v}") for r, v in DESIGNS],
 )
 def test_names_are_unique_and_the_same_everywhere(residual: str | None, variance: str | None) -> None:
     frame = data(3, outcomes="@" in (residual or ""))
