@@ -290,6 +290,29 @@ def _range_checks(problem: Problem, x: Array) -> Iterator[Check]:
             yield Check(f"range: {reach.name}", "noted", f"nu is {reach.smoothness:.3g}", SMOOTH, remedy)
 
 
+FAR_SDS = SINGULAR_SD**2
+"""Smallest residual sd of a row, relative to the largest, that a function of a covariate ends at."""
+
+
+def _power_checks(problem: Problem, x: Array) -> Iterator[Check]:
+    """A variance function of a covariate that runs off: the sds of some rows are nothing beside others'."""
+    kernel = problem.structured
+    if kernel is None or all(factor.kind == "ident" for factor in kernel.variance.factors):
+        return
+    levels = np.zeros(kernel.variance.size, bool)
+    begin = 0
+    for factor, size in zip(kernel.variance.factors, kernel.variance.sizes, strict=True):
+        levels[begin : begin + size] = factor.kind == "ident"  # a stratum of no errors is said by its name
+        begin += size
+    own = np.where(levels, 0.0, x[kernel.variance_part])
+    with np.errstate(over="ignore", invalid="ignore"):
+        logs = kernel.variance.log_multipliers(own[None], np.arange(kernel.variance.n))
+        share = float(np.exp(logs.min() - logs.max()))
+    if not share >= FAR_SDS:
+        remedy = "the variance function runs off until some rows have no errors: use a simpler one, or strata of ident()"
+        yield Check("variance_function", "failed", f"the smallest residual sd is {share:.2g} of the largest", FAR_SDS, remedy)
+
+
 def error_boundary_checks(problem: Problem, x: Array) -> list[Check]:
     """What of the errors is at the end of its range."""
     gone = [Check(f"singular: {name}", "noted", 0.0, 0.0, f"the residual sd is 0: {OWN_SD}") for name in vanishing_strata(problem, x)]
@@ -302,7 +325,7 @@ def error_boundary_checks(problem: Problem, x: Array) -> list[Check]:
         verdict = "failed"
         remedy = "the covariance of the errors is singular, where the likelihood has no maximum: use a structure with fewer parameters"
     singular = [Check(f"singular: {name}", verdict, 0.0, 0.0, remedy) for name in singular_errors(problem, x)]
-    return [*gone, *singular, *_range_checks(problem, x)]
+    return [*gone, *singular, *_range_checks(problem, x), *_power_checks(problem, x)]
 
 
 RANK = 1e-12
