@@ -9,7 +9,7 @@ from dataclasses import astuple, dataclass, field, replace
 import numpy as np
 from scipy.special import digamma, gammaln, polygamma
 
-from bayeslmm._arrays import Array
+from bayeslmm._arrays import Array, Codes
 from bayeslmm.covariance.base import Covariance, Parameter, UnitScale
 from bayeslmm.covariance.correlation import Correlation
 from bayeslmm.covariance.linalg import best_of, cholesky, factor_tangent
@@ -390,7 +390,7 @@ class MaternCurve:
     u_nu: Array
     nu_nu: Array
 
-    def spread(self, where: Array) -> MaternCurve:
+    def spread(self, where: Codes) -> MaternCurve:
         """The curve at the points with these numbers, an array of any shape."""
         return MaternCurve(*(part[..., where] for part in astuple(self)))
 

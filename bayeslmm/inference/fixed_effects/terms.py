@@ -124,8 +124,8 @@ def indicator_terms(design: Design, standardization: Standardization) -> Indicat
         rows = standardization.rows(design.moments.X)
         gram = rows.T @ rows * (design.nobs / len(rows))
     spans = {(e.factors, e.covariates) for e in effects}
-    moved = np.repeat([spans.issuperset(e.fewer) for e in effects], [e.where.stop - e.where.start for e in effects])
-    return IndicatorTerms(tuple(effects), T, centred, gram, np.linalg.norm(T, axis=0), moved)
+    whole = np.repeat([spans.issuperset(e.fewer) for e in effects], [e.where.stop - e.where.start for e in effects])
+    return IndicatorTerms(tuple(effects), T, centred, gram, np.linalg.norm(T, axis=0), whole)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
