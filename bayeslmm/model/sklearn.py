@@ -254,7 +254,10 @@ def _frame_with_names(X: Any) -> pd.DataFrame:
 
 
 def _column(y: Any, rows: int) -> Any:
-    values = y.to_numpy() if hasattr(y, "to_numpy") else np.asarray(y)
+    try:
+        values = y.to_numpy() if hasattr(y, "to_numpy") else np.asarray(y)
+    except ValueError as error:
+        raise DataError("y is no column of numbers", "y", "give one number per row of X") from error
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values.shape != (rows,):

@@ -112,6 +112,8 @@ def test_draws_of_predictions_go_back_one_by_one(data: pd.DataFrame, residual: s
         np.testing.assert_allclose(table["conf_low"], mean.quantile(0.025, axis=1), rtol=1e-12)
         without = post.predict(rows, level, type="response", seed=3)["estimate"]
         np.testing.assert_allclose(without, table["estimate"], rtol=1e-12)
+    with pytest.raises(SpecificationError, match="type is"):
+        post.emmeans("f", type=np.zeros(3), bias_adjust=True)
 
 
 @pytest.mark.parametrize("response", ["sin(y)", "abs(y - 3)", "I((y - 3)**2)", "scale(y)", "round(y)", "I(y * y)"])

@@ -110,6 +110,8 @@ def test_what_it_cannot_take_it_says(rows: pd.DataFrame) -> None:
         blm.LMMRegressor(FORMULA).fit(X)
     with pytest.raises(DataError, match="shape"):
         blm.LMMRegressor(FORMULA).fit(X, y[:5])
+    with pytest.raises(DataError, match="no column"):
+        blm.LMMRegressor(FORMULA).fit(X, [[1, 2], [3]])
     with pytest.raises(NotFittedError) as caught:
         blm.LMMRegressor(FORMULA).predict(X)
     assert isinstance(caught.value, BayesLMMError)

@@ -28,6 +28,7 @@ from bayeslmm.results.fitted import add_fixed
 from bayeslmm.results.foreign_names import POSTERIOR_MEANS_ATTRIBUTES, known_arguments
 from bayeslmm.results.random_effects import terms_by_group, told_columns, told_pairs
 from bayeslmm.results.render import NotedFrame, add_notes
+from bayeslmm.results.response_scale import response_options
 
 if TYPE_CHECKING:
     import xarray
@@ -528,7 +529,7 @@ def posterior_emmeans(
 ) -> PosteriorMeans:
     """The rows of a fit's marginal means, applied to every draw."""
     moments = _moments_of(post)
-    if bias_adjust is True and type == "response":
+    if response_options(post.design, type, bias_adjust)[1] is None:
         _, random, error = variance_draws(post)
         bias_adjust = float(np.sqrt((random + error).mean()))
     made = means_of(moments, specs, by, at, weights, "asymptotic", "asymptotic", conf_level=conf_level, type=type, bias_adjust=bias_adjust)
