@@ -36,6 +36,10 @@ DOCUMENTS = {
 """Ending of a file -> the format that programs expect in it."""
 
 
+DATED = (1980, 1, 1, 0, 0, 0)
+"""When the members of every zipped file are said to be made: what is equal is equal files."""
+
+
 def document_format(path: Any) -> str | None:
     """The format that a file's ending announces; None where it announces none. Errors: StoreError for what names no file."""
     return DOCUMENTS.get(as_path(path).suffix.lower())

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from html import escape
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, get_args
-from zipfile import ZIP_DEFLATED, ZipFile
+from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 import numpy as np
 import pandas as pd
 
-from bayeslmm._io import DOCUMENTS, as_path, document_format, write_atomically
+from bayeslmm._io import DATED, DOCUMENTS, as_path, document_format, write_atomically
 from bayeslmm._types import TableFormat
 from bayeslmm._validation import require_level, require_name, require_names, require_one_of
 from bayeslmm.bayes.posterior.data import PosteriorData
@@ -393,9 +393,9 @@ def _docx(table: ModelTable) -> bytes:
         'Target="word/document.xml"/></Relationships>'
     )
     out = BytesIO()
-    with ZipFile(out, "w", ZIP_DEFLATED) as archive:
+    with ZipFile(out, "w") as archive:
         for name, text in (("[Content_Types].xml", types), ("_rels/.rels", relations), ("word/document.xml", document)):
-            archive.writestr(name, text)
+            archive.writestr(ZipInfo(name, DATED), text, ZIP_DEFLATED)
     return out.getvalue()
 
 

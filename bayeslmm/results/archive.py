@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bayeslmm._io import write_atomically
+from bayeslmm._io import DATED, write_atomically
 from bayeslmm.data.frame import text_array
 from bayeslmm.errors import Check, FormatError, MismatchError, StoreError, show_value
 
@@ -81,7 +81,6 @@ BROKEN = (
 
 _DIGEST = 64
 _KINDS = "biufc"
-_DATED = (1980, 1, 1, 0, 0, 0)
 
 
 def write_archive(path: Path, content: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -90,9 +89,9 @@ def write_archive(path: Path, content: Mapping[str, Any], arrays: Mapping[str, N
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
         numbered = {name: f"{number}.npy" for number, name in enumerate(arrays)}
         header = {"format": FILE_FORMAT, "version": FILE_VERSION, "arrays": numbered, "content": content}
-        archive.writestr(zipfile.ZipInfo(CONTENT_MEMBER, _DATED), json.dumps(header, allow_nan=False, ensure_ascii=False))
+        archive.writestr(zipfile.ZipInfo(CONTENT_MEMBER, DATED), json.dumps(header, allow_nan=False, ensure_ascii=False))
         for name, member in numbered.items():
-            archive.writestr(zipfile.ZipInfo(member, _DATED), _npy(arrays[name]))
+            archive.writestr(zipfile.ZipInfo(member, DATED), _npy(arrays[name]))
         archive.comment = b"sha256:" + b"0" * _DIGEST
     body = stream.getvalue()[:-_DIGEST]
     write_atomically(path, body + hashlib.sha256(body).hexdigest().encode())

@@ -48,7 +48,7 @@ VERBS: dict[str, Callable[[Any], Any]] = {
 @pytest.mark.parametrize("verb", VERBS)
 def test_what_is_neither_true_nor_false_is_refused(verb: str) -> None:
     for value in NO_SWITCHES:
-        assert refused(lambda value=value: VERBS[verb](value), SpecificationError).remedy == "use True or False"
+        assert refused(lambda value=value: VERBS[verb](value), SpecificationError).remedy.startswith("use True or False")
 
 
 def test_switches_of_numpy_are_switches() -> None:
