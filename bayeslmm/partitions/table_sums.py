@@ -59,7 +59,7 @@ def sum_table(spec: ModelSpec, table: EngineTable, *, relationship: Mapping[str,
         moments = _moments(engine)
         design, standardization = template_of(learning, survey, learnt, moments, scale)
         sums, coinciding = _sums_by_level(engine, design, standardization)
-        _check_same_rows(sums.sums, survey)
+        _check_same_rows(sums.sums, survey, _rounding_of_fit(design, standardization, moments.largest))
         spanning = _find_spanning(engine, survey, design, standardization)
     return SummedRows(survey, moments, scale, sums, coinciding, spanning)
 
@@ -249,17 +249,29 @@ def _triangles(
 STEADY = 1e-5
 """The share by which products of standardized columns may miss theirs; other rows miss them by the inverse root of their number."""
 
+FIT_ROUNDINGS = 16
+"""Roundings of the products of far columns and a far response that a least-squares fit may hold."""
 
-def _check_same_rows(total: Accumulator, survey: FirstPass) -> None:
-    """Refuse a table that gives other rows each time it is read: standardized columns are orthogonal on those that they were found on."""
+
+def _check_same_rows(total: Accumulator, survey: FirstPass, rounding: float) -> None:
+    """Refuse a table that gives other rows each time it is read: standardized columns are orthogonal on those that they were found on.
+
+    rounding : by which what is left of the response may miss it besides
+    """
     some = max(total.r - 1, 1)
-    missed = np.abs(total.Xy[:some] / max(total.n, 1) - np.eye(some, total.r)).max()
-    if total.n != survey.kept or not missed < STEADY:
+    missed = np.abs(total.Xy[:some] / max(total.n, 1) - np.eye(some, total.r))
+    if total.n != survey.kept or not np.all(missed < STEADY + rounding * (np.arange(total.r) == total.r - 1)):
         raise SpecificationError(
             "the table gives other rows each time it is read, and its rows are added up several times",
             "table",
             "store what is drawn at random or sampled first: CREATE TABLE ... AS",
         )
+
+
+def _rounding_of_fit(design: Design, standardization: Standardization, largest: float) -> float:
+    """By how much of its scale rounding moves the fit that is taken off a response of this size, where it and X start far from 0."""
+    products_ = np.sqrt(np.mean(design.X**2, axis=0)) @ np.abs(standardization.back)
+    return float(FIT_ROUNDINGS * np.finfo(float).eps * products_.max(initial=1.0) * largest / standardization.y_scale)
 
 
 def _sums_by_level(engine: EncodedTable, design: Design, standardization: Standardization) -> tuple[SumsByLevel, CoincidingFactors]:

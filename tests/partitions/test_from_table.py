@@ -125,6 +125,21 @@ def test_random_designs_agree(seed: int) -> None:
         assert abs(table.criterion(theta) - expected) < CRITERION * abs(expected)
 
 
+@pytest.mark.parametrize("weights", [None, "w"])
+def test_a_response_far_from_0_beside_products_of_a_far_covariate(weights: str | None) -> None:
+    """The fit that is taken off such a response holds the product of both origins' roundings: the rows are the same nevertheless."""
+    rng = np.random.default_rng(5)
+    rows = pd.DataFrame({"g": rng.integers(0, 12, 150), "arm": rng.choice(list("uvw"), 150), "x": rng.normal(1e8, 1, 150)})
+    rows["w"] = rng.uniform(0.5, 2.0, 150)
+    rows["y"] = 1e8 + rng.normal(size=12)[rows.g] + rng.normal(size=150)
+    formula = "y ~ x * arm + (1 | g)"
+    whole = blm.LMM(formula, rows, weights=weights).fit("ML")
+    table = blm.from_table(formula, duckdb.from_df(rows), weights=weights).fit("ML")
+    # both origins are 10^8 sds: neither holds more than half the digits of what is left
+    assert abs(table.criterion - whole.criterion) < 1e-8 * abs(whole.criterion)
+    np.testing.assert_allclose(table.anova()["statistic"], whole.anova()["statistic"], rtol=1e-5)
+
+
 def tables(rows: pd.DataFrame, folder: Path) -> Sequence[tuple[str, Any]]:
     connection = duckdb.connect()
     path = str(folder / "rows.parquet")
