@@ -91,7 +91,8 @@ def tables(
     announced = None if path is None else document_format(path)
     language = format or announced or "html"
     if language not in _WRITERS or announced not in (None, language):
-        what = f"the ending of {show_value(path)} announces {announced}, and a table is " + (format or "none")
+        held = f"and the table is {format}" if format else "which no table is"
+        what = f"the ending of {show_value(path)} announces {announced}, {held}"
         endings = ", ".join(f'"{ending}"' for ending, own in DOCUMENTS.items() if own in ((format,) if format else _WRITERS))
         raise SpecificationError(what, "path", f"end it in {endings}")
     if not models:
