@@ -32,7 +32,7 @@ from bayeslmm.specification.model_spec import ModelArguments
 from bayeslmm.specification.priors import Priors
 from bayeslmm.specification.spec_file import SpecFile
 from bayeslmm.specification.toml import mmrm_spec, read_spec
-from bayeslmm.trials.assumed import Matrix, Numbers, estimates_of, read_errors
+from bayeslmm.study_design.assumed import Matrix, Numbers, estimates_of, read_errors
 
 if TYPE_CHECKING:
     from bayeslmm._types import CheckMode, Coding, Frame, Functions, Missing, RowValues

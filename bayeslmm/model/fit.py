@@ -78,10 +78,10 @@ if TYPE_CHECKING:
     from bayeslmm.model.fit_plots import FitPlots
     from bayeslmm.reports.page import HtmlPage
     from bayeslmm.specification.priors import Priors
-    from bayeslmm.trials.assumed import Matrix
+    from bayeslmm.study_design.assumed import Matrix
+    from bayeslmm.study_design.inference_check import InferenceCheck
+    from bayeslmm.study_design.power import PowerCurve
     from bayeslmm.trials.imputations import Imputations
-    from bayeslmm.trials.inference_check import InferenceCheck
-    from bayeslmm.trials.power import PowerCurve
 
 
 class Unchanged(Enum):
@@ -484,7 +484,7 @@ class Fit(Estimates):
         >>> fit.with_params(alpha={"Days": 5.0}).fixef["Days"].round(6).item()
         5.0
         """
-        from bayeslmm.trials.assumed import estimates_with
+        from bayeslmm.study_design.assumed import estimates_with
 
         found = estimates_with(self, alpha=alpha, sd=sd, corr=corr, sigma=sigma, R=R)
         return AssumedFit(found.model, found.problem, found.estimate, 0.0)
@@ -548,7 +548,7 @@ class Fit(Estimates):
         >>> round(fit.power("Days", method="analytic").frame["power"].item(), 3)
         1.0
         """
-        from bayeslmm.trials.power import power
+        from bayeslmm.study_design.power import power
 
         return power(
             self,
@@ -599,7 +599,7 @@ class Fit(Estimates):
         >>> fit.check_inference(50, seed=1).frame.columns.tolist()[:3]
         ['method', 'term', 'coverage']
         """
-        from bayeslmm.trials.inference_check import check_inference
+        from bayeslmm.study_design.inference_check import check_inference
 
         return check_inference(self, n, seed, methods, conf_level)
 
@@ -1484,7 +1484,7 @@ class Fit(Estimates):
                 where = "analysis, alternative, null, conf_level"
                 raise SpecificationError("there are no imputations to analyse", where, "give imputations=, or leave these out")
         if inference_check is not None:
-            from bayeslmm.trials.inference_check import InferenceCheck, add_inference_check
+            from bayeslmm.study_design.inference_check import InferenceCheck, add_inference_check
 
             _require_kind(inference_check, InferenceCheck, "inference_check", "fit.check_inference()")
             sections.append(lambda page: add_inference_check(page, inference_check))

@@ -1,1 +1,1 @@
-"""Trials: multiple imputation under estimands, pooling, tipping points, power, and whether a design's inference can be trusted."""
+"""Imputation in trials: strategies under estimands, analyses, pooling and tipping points."""

@@ -27,6 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("bayes",),
     ("sas",),
     ("trials",),
+    ("study_design",),
     ("model",),
     ("sas_results",),
     ("front",),

@@ -73,7 +73,14 @@ def test_only_plots_and_the_front_door_import_matplotlib() -> None:
     assert not wrong, "\n".join(wrong)
 
 
-LATE = ("bayeslmm.plots", "bayeslmm.reports", "bayeslmm.bayes.posterior.plots", "bayeslmm.bayes.pymc_model", "bayeslmm.trials.report")
+LATE = (
+    "bayeslmm.plots",
+    "bayeslmm.reports",
+    "bayeslmm.bayes.posterior.plots",
+    "bayeslmm.bayes.pymc_model",
+    "bayeslmm.trials.report",
+    "bayeslmm.study_design.figures",
+)
 """What loads Matplotlib or PyMC: imported anywhere only by what draws, reports or builds a graph."""
 
 FACADES = {"front", "model", "cli"}

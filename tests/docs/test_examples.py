@@ -60,6 +60,8 @@ def known() -> dict[str, Any]:
     model = blm.LMM("Reaction ~ Days + (Days | Subject)", sleepstudy)
     fit, intercept = model.fit(), blm.LMM("Reaction ~ Days + (1 | Subject)", sleepstudy)
     names = {"blm": blm, "np": np, "pd": pd, "sleepstudy": sleepstudy, "model": model, "fit": fit, "post": model.sample(seed=1)}
+    names["curve"] = fit.power("Days", n=[6, 18], along="Subject", nsim=40, seed=1)
+    names["check"] = fit.check_inference(40, seed=1)
     names["many"] = model.fit_many(pd.DataFrame({"a": model.y, "b": model.y[::-1]}))
     names["regressor"] = LMMRegressor("Reaction ~ Days + (Days | Subject)").fit(sleepstudy, sleepstudy["Reaction"])
     return names | {"intercept": intercept, "small": intercept.fit("ML"), "large": model.fit("ML")}

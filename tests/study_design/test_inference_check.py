@@ -11,9 +11,9 @@ import pytest
 import bayeslmm as blm
 from bayeslmm._arrays import seed_sequence
 from bayeslmm.errors import SpecificationError
-from bayeslmm.trials import inference_check
-from bayeslmm.trials.inference_check import PREFERENCE, InferenceCheck
-from tests.trials.test_power import two_arms
+from bayeslmm.study_design import inference_check
+from bayeslmm.study_design.inference_check import PREFERENCE, InferenceCheck
+from tests.study_design.test_power import two_arms
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def test_a_large_design_has_no_best_method_and_a_small_one_has(few: blm.Fit) -> 
 
 
 def test_every_method_has_a_place_in_the_order() -> None:
-    from bayeslmm.trials.inference_check import ONE_BY_ONE, SIDE_BY_SIDE
+    from bayeslmm.study_design.inference_check import ONE_BY_ONE, SIDE_BY_SIDE
 
     assert sorted(PREFERENCE) == sorted([*SIDE_BY_SIDE, *ONE_BY_ONE])
 

@@ -11,7 +11,7 @@ import pytest
 
 import bayeslmm as blm
 from bayeslmm.errors import BayesLMMError, InferenceError, SpecificationError
-from bayeslmm.trials import assumed
+from bayeslmm.study_design import assumed
 
 
 def skeleton(N: int = 16) -> pd.DataFrame:

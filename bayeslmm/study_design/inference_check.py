@@ -23,7 +23,8 @@ from bayeslmm.results.estimates import Estimates
 from bayeslmm.results.fitted import simulate_responses
 from bayeslmm.results.foreign_names import known_arguments
 from bayeslmm.results.predict import two_sided_quantile
-from bayeslmm.trials.power import SimulatedFits, batchable, read_test, simulate_fits, singular_fits
+from bayeslmm.study_design.power import read_test
+from bayeslmm.study_design.simulated_trials import SimulatedFits, batchable, simulate_fits, singular_fits
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -138,7 +139,7 @@ class InferenceCheck:
         --------
         >>> axes = check.plot()
         """
-        from bayeslmm.trials.report import coverage_figure
+        from bayeslmm.study_design.figures import coverage_figure
 
         return coverage_figure(self.frame, self.conf_level, ax)
 
@@ -170,7 +171,7 @@ def _is_worse(inside: Array, best: Array, level: float) -> bool:
 def add_inference_check(page: Page, check: InferenceCheck) -> None:
     """The section of a check of inference: the advice, coverage and size by method, bias of the variances."""
     from bayeslmm.reports.page import draw_figure
-    from bayeslmm.trials.report import coverage_figure
+    from bayeslmm.study_design.figures import coverage_figure
 
     section = page.section("Can inference be trusted in this design?")
     section.text(f"{check.n:,} data sets were simulated from the fit on its own design, and fitted again.")

@@ -12,7 +12,7 @@ from scipy import stats
 import bayeslmm as blm
 from bayeslmm._arrays import seed_sequence
 from bayeslmm.errors import BayesLMMError, SpecificationError
-from bayeslmm.trials.power import read_dropout, simulate_fits
+from bayeslmm.study_design.power import read_dropout, simulate_fits
 
 VISITS = 4
 
