@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 from collections.abc import Callable, Mapping
 from decimal import Decimal
@@ -15,6 +16,9 @@ from bayeslmm.errors import SizeError, SpecificationError, show_value, spell_out
 
 MAX_COUNT = 2**31 - 1
 """Of anything that is counted: more than this is a slip."""
+
+MAX_PROCESSES = 60
+"""Of one pool: Windows has no more."""
 
 MAX_SIZE = 1e300
 """Of one number that a user gives: whole numbers may be beyond floats."""
@@ -49,6 +53,15 @@ def require_count(value: Any, argument: str) -> int:
     if int(value) > MAX_COUNT:
         raise SpecificationError(f"{argument} is {show_value(value)}", argument, f"give a whole number, {MAX_COUNT:,} at most")
     return int(value)
+
+
+WORKERS_PER_CORE = 4
+"""Processes or threads that are started at most: some wait for files. More would only fill the memory."""
+
+
+def require_workers(value: Any) -> int:
+    """A count of workers, held to what the machine has cores for. Errors: as `require_count`."""
+    return min(require_count(value, "workers"), WORKERS_PER_CORE * (os.cpu_count() or 1), MAX_PROCESSES)
 
 
 def number_below(value: Any, size: float) -> float:

@@ -990,7 +990,7 @@ class Fit(Estimates):
         interval : {"percentile", "basic", "bca"}, optional
             Limits of the bootstrap: "percentile", "basic" or "bca".
         workers : int, optional
-            Processes of the bootstrap.
+            Threads of the bootstrap.
         progress : bool, optional
             Whether to show a bar; None does where there is a terminal and it takes long.
 
@@ -1076,7 +1076,7 @@ class Fit(Estimates):
         statistic : callable, optional
             What is computed of each refit: a function of a fit that gives numbers, by name or in order.
         workers : int, default 1
-            Number of processes; 1 works in this one.
+            Threads that share the replicates, which do not depend on their number; at most four for each core are started.
         progress : bool, optional
             Whether to show a bar; None does where there is a terminal and it takes long.
 

@@ -190,8 +190,9 @@ def from_partitions(
     rows : int, optional
         Rows of a file that are read at once.
     workers : int, optional
-        Processes that share a list of frames or files; the sums do not depend on their number. A Dask data frame is added up by the
-        scheduler that Dask uses at the call (threads, processes, the workers of a `distributed.Client`), and only sums come back.
+        Processes that share a list of frames or files, at most four for each core; the sums do not depend on their number. A Dask data
+        frame is added up by the scheduler that Dask uses at the call (threads, processes, the workers of a `distributed.Client`), and only
+        sums come back.
 
     Returns
     -------

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 import pandas as pd
 
-from bayeslmm._validation import require_count
+from bayeslmm._validation import require_workers
 from bayeslmm.data.frame import absent_column_error, csv_names
 from bayeslmm.errors import BayesLMMError, DataError, DependencyError, SpecificationError
 
@@ -54,7 +54,7 @@ class Partitions:
     def __post_init__(self) -> None:
         source = self.source
         if self.workers is not None:
-            require_count(self.workers, "workers")
+            object.__setattr__(self, "workers", require_workers(self.workers))
             if is_dask(source):
                 what = "a Dask collection is summed by the workers of Dask"
                 raise SpecificationError(what, "workers", "leave workers out, and choose a scheduler or a Client of Dask")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 
 import bayeslmm as blm
 from bayeslmm.errors import DataError, NonFiniteError, SpecificationError
+from bayeslmm.partitions.partitions import Partitions
 from tests.partitions.test_partitions import data, same_fit
 
 pytestmark = pytest.mark.filterwarnings("ignore::bayeslmm.errors.BayesLMMWarning")
@@ -112,3 +114,20 @@ def test_a_cluster_gives_the_same_sums_and_survives_a_worker() -> None:
         again = blm.from_partitions(FORMULA, frame).fit()
         timer.join()
         assert abs(again.criterion - whole.criterion) < 1e-8
+
+
+def test_no_more_processes_start_than_cores_are_good_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    assert Partitions([data()], workers=10**9).workers == 8
+    assert Partitions([data()], workers=3).workers == 3
+    started: list[int] = []
+
+    def pool(workers: int) -> Any:
+        started.append(workers)
+        return ThreadPoolExecutor(1)
+
+    monkeypatch.setattr("bayeslmm.inference.intervals.bootstrap.ThreadPoolExecutor", pool)
+    fit = blm.LMM("y ~ x + (1 | subject)", data()).fit()
+    many, one = (fit.bootstrap(9, seed=1, workers=workers) for workers in (10**9, 1))
+    assert started == [8]
+    pd.testing.assert_frame_equal(many.frame, one.frame, rtol=1e-7)

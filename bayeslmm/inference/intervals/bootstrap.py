@@ -23,6 +23,7 @@ from bayeslmm._validation import (
     require_level,
     require_memory,
     require_one_of,
+    require_workers,
 )
 from bayeslmm.errors import BayesLMMWarning, InferenceError, SpecificationError, show_value, warn_user
 from bayeslmm.estimate.estimate import require_finished, require_outcome
@@ -276,7 +277,7 @@ def bootstrap(
     >>> len(boot.frame), boot.n_failed
     (100, 0)
     """
-    n, workers = require_count(n, "n"), require_count(workers, "workers")
+    n, workers = require_count(n, "n"), require_workers(workers)
     require_one_of(kind, get_args(BootstrapKind), "kind")
     if group is not None and kind == "parametric":
         what = f"group is {show_value(group)}, and a parametric bootstrap draws no groups"
