@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bayeslmm._arrays import Array, is_covariance, numbers_of, seed_sequence
+from bayeslmm._arrays import Array, is_counted, is_covariance, numbers_of, seed_sequence
 from bayeslmm._validation import require_number
 from bayeslmm.errors import DesignError, SpecificationError, show_value
 from bayeslmm.estimate.estimate import Estimate
+from bayeslmm.likelihood.criterion import CriterionPoint
+from bayeslmm.likelihood.kernel import State
 from bayeslmm.likelihood.problem import Problem, build_problem
 from bayeslmm.likelihood.structured.residual_structure import GroupedStructure, VisitStructure, residual_natural
 from bayeslmm.results.estimates import Estimates
@@ -29,25 +31,34 @@ SEED = 20_261_130
 
 
 def assumed_response(problem: Problem, alpha: Array, theta: Array, sigma: float, restricted: bool) -> Array:
-    """(n,) a response whose generalised least squares at theta give alpha and sigma."""
-    design = problem.design
-    y = simulate_responses(problem, alpha, theta, sigma, seed_sequence(SEED).spawn(1))[:, 0]
+    """(n,) a response whose generalised least squares at theta give alpha and sigma.
+
+    It is drawn without random effects: beside large ones nothing would be left of sigma but rounding.
+    """
+    design, structured = problem.design, problem.structured
+    errors = np.array(theta)
+    errors[: len(theta) if structured is None else structured.variance_part.start - structured.structure.size] = 0.0
+    y = simulate_responses(problem, alpha, errors, sigma, seed_sequence(SEED).spawn(1))[:, 0]
     mean = design.X @ alpha + (0.0 if design.offset is None else design.offset)
     own = build_problem(replace(design, y=y))
-    point = own.criterion.at(own.x(theta), restricted)
-    if point.state is None or not np.isfinite(point.value):
-        raise DesignError("the likelihood does not exist at the assumed parameters", "assume", "give variances above 0")
-    found = own.alpha(point.state.solution.alpha[0])
+    point, state = _point_at(own, theta, restricted)
+    found = own.alpha(state.solution.alpha[0])
     size = sigma / float(np.sqrt(own.sigma2(point.sigma2)))
     return np.asarray(mean + size * (y - mean - design.X @ (found - alpha)))
 
 
+def _point_at(problem: Problem, theta: Array, restricted: bool) -> tuple[CriterionPoint, State]:
+    """The criterion at covariance parameters, and what it was computed from. Errors: DesignError where there is none."""
+    point = problem.criterion.at(problem.x(theta), restricted)
+    if point.state is None or not np.isfinite(point.value):
+        raise DesignError("the likelihood does not exist at the assumed parameters", "assume", "give variances above 0")
+    return point, point.state
+
+
 def estimate_at(problem: Problem, theta: Array, method: str) -> Estimate:
     """The estimate that a problem has where its covariance parameters are held at theta."""
-    restricted = method != "ML"
-    point = problem.criterion.at(problem.x(theta), restricted)
-    assert point.state is not None
-    solution, c = point.state.solution, problem.standardization
+    point, state = _point_at(problem, theta, method != "ML")
+    solution, c = state.solution, problem.standardization
     vcov = point.sigma2 * c.y_scale**2 * (c.back @ solution.information_inverse[0] @ c.back.T)
     return Estimate(
         method="ML" if method == "ML" else "REML",
@@ -114,7 +125,7 @@ def _current(fit: Estimates, sd: Any, corr: Any) -> tuple[Any, Any]:
     corrs = []
     for D, own in zip(fit.covariances, sds, strict=True):
         scale = np.where(own > 0, own, 1.0)
-        C = D / scale / scale[:, None]
+        C = np.clip(D / scale / scale[:, None], -1.0, 1.0)  # a correlation of 1 is not beyond it by rounding
         np.fill_diagonal(C, 1.0)
         corrs.append(C)
     given_sd = [_of_term(sd, term, i, terms, "sd") for i, term in enumerate(terms)]
@@ -132,6 +143,7 @@ def _of_term(value: Any, term: Any, i: int, terms: Sequence[Any], what: str) -> 
     """What was given for one random term."""
     if value is None:
         return None
+    value = value.to_dict() if isinstance(value, pd.Series) and not is_counted(value.index) else value
     if isinstance(value, Mapping) and not set(value) <= set(term.columns):
         allowed = dict.fromkeys(t.group.name for t in terms)
         if what == "sd":
@@ -179,7 +191,7 @@ def estimates_of(
             raise SpecificationError(f"the sds of {term.group.name} are not given", "sd", f"give sd={{{term.group.name!r}: ...}}")
         if isinstance(sds, Mapping):
             sds = [sds.get(name) for name in term.columns]
-        D = _covariance(_numbers(sds, len(term.columns), "sd"), rho) / scale**2
+        D = _covariance(_numbers(sds, len(term.columns), "sd"), _in_order(rho, term.columns)) / scale**2
         x = own.covariance.from_matrix(D)
         theta.append(_lower(D) if own.covariance.name == "us" else own.covariance.natural(x))
     whole = np.concatenate([*theta, phi, np.zeros(0) if variance is None else variance])
@@ -251,13 +263,13 @@ def read_errors(problem: Problem, sigma: Any, R: Any) -> tuple[Array, float]:
     return residual_natural(structure, phi), scale
 
 
-def _in_order(R: Any, visits: Sequence[Any]) -> Any:
-    """A matrix with rows and columns that name the visits, in their order."""
-    if isinstance(R, pd.DataFrame):
-        for names, own in ((list(visits), R), ([str(v) for v in visits], R.rename(index=str, columns=str))):
+def _in_order(matrix: Any, labels: Sequence[Any]) -> Any:
+    """A matrix in the order of these labels, visits or terms, where its rows and columns name them; anything else as it is."""
+    if isinstance(matrix, pd.DataFrame):
+        for names, own in ((list(labels), matrix), ([str(v) for v in labels], matrix.rename(index=str, columns=str))):
             if set(own.index) == set(own.columns) == set(names):
-                return own.loc[names, names]
-    return R
+                return own.loc[names, names].to_numpy()
+    return matrix
 
 
 def _visit_parameters(structure: VisitStructure, R: Any) -> Array:

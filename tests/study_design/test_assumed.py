@@ -179,3 +179,25 @@ def test_each_group_has_the_covariance_that_is_assumed_for_it() -> None:
             blm.assume("y ~ C(t) * arm", skeleton(), alpha=[0] * 6, residual="us(t | arm / id)", R=wrong)
     with pytest.raises(SpecificationError, match="mapping"):
         blm.assume("y ~ C(t) * arm", skeleton(), alpha=[0] * 6, residual="us(t | id)", R={})
+
+
+@pytest.mark.parametrize("method", ["REML", "ML"])
+@pytest.mark.parametrize("size", [1e-9, 1.0, 1e6, 1e7, 1e9, 1e12])
+def test_what_is_assumed_is_what_it_has_however_large_beside_the_rest(size: float, method: str) -> None:
+    for term, sd, residual in (("(1 | id)", size, None), ("(t | id)", [size, 0.4], None), ("(1 | id)", size, "ar1(t | id)")):
+        errors = {"R": 0.49 * 0.3 ** np.abs(np.subtract.outer(range(3), range(3)))} if residual else {"sigma": 0.7}
+        fit = blm.assume(f"y ~ t * arm + {term}", skeleton(), alpha=[1, 2, 3, 0.5], sd=sd, residual=residual, method=method, **errors)
+        # a coefficient is computed to a share of its own standard error
+        assert (abs(fit.fixef - [1, 2, 3, 0.5]) <= 1e-9 + 1e-7 * np.sqrt(np.diag(fit.vcov))).all()
+        assert fit.varcorr["sd"].iloc[0] == pytest.approx(size, rel=1e-9)
+        left = fit.R.to_numpy()[0, 0] ** 0.5 if residual else fit.sigma
+        assert left == pytest.approx(0.7, rel=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_fit_with_a_correlation_of_one_keeps_it(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    frame, u = skeleton(), rng.normal(size=16)[skeleton()["id"]]
+    frame["y"] = 3.0 * u + 2.0 * u * frame["t"] * (-1) ** seed + rng.normal(size=48)
+    fit = blm.LMM("y ~ t + (t | id)", frame, check="warn").fit()
+    np.testing.assert_allclose(fit.with_params(sigma=1.0).D["id"], fit.D["id"], rtol=1e-6)
