@@ -8,6 +8,7 @@ from numbers import Integral
 from typing import Any, cast
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from bayeslmm.errors import Check, SpecificationError, UnknownCheckError, show_value
@@ -86,11 +87,26 @@ def fill_mask(values: Any) -> Any:
     return np.ma.filled(values.astype(np.float64), np.nan) if isinstance(values, np.ma.MaskedArray) else values
 
 
-def numbers_of(values: Any, argument: str, remedy: str = "give numbers") -> Array:
+def is_counted(labels: pd.Index[Any]) -> bool:
+    """Whether labels only count, from 0 on: those of what was given none."""
+    return isinstance(labels, pd.RangeIndex) and labels.start == 0 and labels.step == 1
+
+
+def _is_labelled(values: Any) -> bool:
+    axes = values.axes if isinstance(values, pd.Series | pd.DataFrame) else []
+    return not all(map(is_counted, axes))
+
+
+def numbers_of(values: Any, argument: str, remedy: str = "give numbers", *, labelled: bool = False) -> Array:
     """Numbers of any shape as an array, NaN where they are missing or masked.
+
+    labelled : labels were matched by the caller, or say nothing of what is asked; otherwise what has some is refused
 
     Errors: `SpecificationError` for what is no real numbers: nothing, text, times and complex numbers too, of which NumPy would make some.
     """
+    if not labelled and _is_labelled(values):
+        what = f"{argument} has labels, and is read by position"
+        raise SpecificationError(what, f"{argument}: {show_value(values)}", "give it without labels, in order: .to_numpy()")
     try:
         array = fill_mask(values)
         kind = getattr(getattr(array, "dtype", None), "kind", None) or np.asarray(array).dtype.kind  # a dtype of polars has no kind

@@ -207,22 +207,28 @@ def _names(scope: Scope, atoms: Mapping[str, EncodedVariable]) -> list[str]:
 
 
 def _quote(variable: EncodedVariable, name: str) -> str:
-    """A bare column that would be read as something else, such as one called `Intercept` or `a:b`, stands in backticks."""
+    """A bare column that would be read as something else, such as one called `Intercept`, `a:b` or `x `, stands in backticks."""
     column = variable.columns[0] if len(variable.columns) == 1 else ""
-    odd = column == "Intercept" or ":" in column
+    odd = column == "Intercept" or ":" in column or column != column.strip()
     return f"`{column}`{name.removeprefix(column)}" if odd and name.startswith(column) else name
 
 
-NAME_PART = re.compile(r"`[^`]*`|\[[^\]]*\]|\([^)]*\)|[^:]")
+NAME_PIECE = re.compile(r"`[^`]*`|\[[^\]]*\]|\s+|.", re.DOTALL)
 
 
 def name_parts(name: str) -> tuple[str, ...]:
-    """The factors of an interaction in one order, without spaces: `x:z` and `z:x` are one; what stands in backticks is one part."""
-    parts, begin = [], 0
-    for found in re.finditer(r":", NAME_PART.sub(lambda m: "_" * len(m.group()), name)):
-        parts.append(name[begin : found.start()])
-        begin = found.end()
-    return tuple(sorted(part.replace(" ", "") for part in (*parts, name[begin:])))
+    """The factors of an interaction in one order, spaces of an expression left out: `x:z` and `z:x` are one, `I(x**2)` and `I(x ** 2)`.
+
+    What stands in backticks is one part, and spaces of a column's or a level's name belong to it.
+    """
+    parts, depth = [""], 0
+    for piece in NAME_PIECE.findall(name):
+        depth += (piece == "(") - (piece == ")")
+        if piece == ":" and depth == 0:
+            parts.append("")
+        elif depth == 0 or not piece.isspace():
+            parts[-1] += piece
+    return tuple(sorted(part.strip() for part in parts))
 
 
 def _check_size(layout: _Layout, atoms: Mapping[str, EncodedVariable], rows: int) -> None:

@@ -113,7 +113,7 @@ def _responses(model: BatchModel, Y: Any) -> tuple[pd.DataFrame, Array]:
     values = (
         frame.to_numpy(dtype=float, na_value=np.nan)
         if plain
-        else np.column_stack([numbers_of(column, f"the response {name!r}") for name, column in frame.items()])
+        else np.column_stack([numbers_of(column, f"the response {name!r}", labelled=True) for name, column in frame.items()])
     )
     if len(values) != design.nobs:
         values = values[design.rows]

@@ -159,7 +159,8 @@ class LMMRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             frame,
             residual=self.residual,
             variance=self.variance,
-            weights=None if sample_weight is None else numbers_of(sample_weight, "sample_weight"),
+            # by position, as everywhere in scikit-learn: a step of a pipeline may have taken the labels of X away
+            weights=None if sample_weight is None else numbers_of(sample_weight, "sample_weight", labelled=True),
             contrasts=self.contrasts,
             relationship=self.relationship,
             priors=self.priors,

@@ -210,7 +210,7 @@ def new_response(design: Design, y: Any) -> Design:
     if getattr(y, "ndim", 1) == 2 and y.shape[1] == 1:
         y = y.iloc[:, 0] if isinstance(y, pd.DataFrame) else y[:, 0]
     require_same_rows(y, design, "y")
-    values = numbers_of(y, "y")
+    values = numbers_of(y, "y", labelled=True)
     if values.ndim != 1 or len(values) not in (design.nobs, design.n_read):
         shape = " x ".join(map(str, values.shape))
         where = f"{design.nobs} rows are used, {design.n_read} were read"

@@ -245,7 +245,7 @@ def read_effects(effect: Any, sizes: Sequence[int], tests: Sequence[Any]) -> lis
     if len(sizes) > 1 or len(tests) > 1:
         what = "effects go with one size" if len(sizes) > 1 else "an effect is that of one test"
         raise SpecificationError(what, "effect", "ask for one curve at a time")
-    values = np.atleast_1d(numbers_of(effect, "effect"))
+    values = np.atleast_1d(numbers_of(effect, "effect", labelled=True))
     if isinstance(effect, bool) or values.ndim != 1 or not len(values) or not np.isfinite(values).all():
         raise SpecificationError("effect names no finite values", "effect", "give a number, or a list of numbers")
     return [float(value) for value in np.unique(values)]

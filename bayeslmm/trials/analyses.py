@@ -10,7 +10,7 @@ from typing import Any, Protocol, get_args
 import numpy as np
 import pandas as pd
 
-from bayeslmm._arrays import Array, Codes, Generator, numbers_of
+from bayeslmm._arrays import Array, Codes, Generator, is_counted, numbers_of
 from bayeslmm._types import Side
 from bayeslmm._validation import require_flag, require_names, require_number, require_one_of
 from bayeslmm.errors import BayesLMMError, BayesLMMWarning, DataError, InferenceError, SpecificationError, show_value, warn_user
@@ -467,7 +467,10 @@ def _read_result(result: Any, level: Any) -> list[tuple[Label, tuple[float, floa
 
 
 def _triple(values: Any, remedy: str) -> tuple[float, float, float]:
-    if isinstance(values, Mapping):
+    if isinstance(values, Mapping) or (isinstance(values, pd.Series) and not is_counted(values.index)):
+        values = dict(values)
+        if not {"estimate", "est"} & set(values):
+            raise SpecificationError(f"the function returned {', '.join(map(str, values)):.60}, and no estimate", "analysis", remedy)
         values = [values.get("estimate", values.get("est")), values.get("std_error", values.get("se", np.nan)), values.get("df", np.inf)]
     try:
         numbers = [float(v) for v in np.atleast_1d(numbers_of(values, "analysis"))]

@@ -241,7 +241,7 @@ def _grid(layout: Layout, grid: Any, arms: Sequence[Any] | None, control: Codes)
 
 
 def _amounts(values: Any) -> Array:
-    out = np.atleast_1d(numbers_of(values, "the grid"))
+    out = np.atleast_1d(numbers_of(values, "the grid", labelled=True))
     if out.ndim != 1 or not len(out) or not np.isfinite(out).all():
         raise SpecificationError("a grid is a list of finite numbers", "grid", "give numbers, such as range(-5, 6)")
     return np.unique(out)

@@ -135,3 +135,92 @@ def test_arrays_beside_the_data_hold_real_numbers(spoilt: Any) -> None:
         lambda: fit.emmeans("arm").contrast(row[:2]),
     ):
         refused(call)
+
+
+TURNED = ("Intercept", "x", "k")
+"""Random terms, in the order of the formula."""
+
+
+def assumed(**given: Any) -> pd.DataFrame:
+    """D at parameters that are given."""
+    return blm.assume("y ~ x + k + (x + k | g)", visits().drop(columns="y"), alpha=[0.0, 1.0, 1.0], sigma=1.0, **given).D["g"]
+
+
+@pytest.mark.parametrize("order", [(2, 1, 0), (1, 2, 0), (0, 2, 1)])
+def test_assumed_variances_go_by_the_names_of_terms(order: tuple[int, ...]) -> None:
+    sd, corr = pd.Series([1.0, 2.0, 3.0], index=TURNED), pd.DataFrame([[1.0, 0.1, 0.2], [0.1, 1.0, 0.3], [0.2, 0.3, 1.0]], TURNED, TURNED)
+    names = [TURNED[i] for i in order]
+    plain = assumed(sd=[1.0, 2.0, 3.0], corr=corr.to_numpy())
+    np.testing.assert_allclose(assumed(sd=sd[names], corr=corr.loc[names, names]), plain, rtol=1e-9)
+    np.testing.assert_allclose(assumed(sd=sd.reset_index(drop=True), corr=corr.to_numpy()), plain, rtol=1e-9)
+    refused(lambda: assumed(sd=sd.set_axis(list("pqr"))))
+    refused(lambda: assumed(sd=sd, corr=corr.set_axis(list("pqr"), axis=0)))
+
+
+@pytest.mark.parametrize("labels", [list("ba"), ["x", "y"], range(1, -1, -1), [1, 0], pd.Index([1.0, 0.0])], ids=str)
+def test_what_has_no_labels_is_given_none(labels: Any) -> None:
+    model = estimates("REML").model
+    values = pd.Series([1.0, 2.0], index=labels)
+    trial = trial_of_three_visits()
+    refused(lambda: model.criterion(pd.Series([1.0], index=["g"])))
+    refused(lambda: estimates("REML").expanded(values))
+    refused(lambda: trial.delta(pd.Series([1.0, 2.0, 3.0], index=[*labels, 7])))
+    refused(lambda: trial.analyse("y ~ arm", delta=pd.Series(1.0, index=[f"r{i}" for i in range(72)])))
+    refused(lambda: trial.analyse(lambda _: {"m": values}))
+
+
+def test_the_estimates_of_a_function_go_by_name() -> None:
+    trial = trial_of_three_visits()
+    given = pd.Series({"df": 9.0, "std_error": 0.5, "estimate": 7.0})
+    found = [
+        trial.analyse(lambda _, one=one: {"m": one}).pool() for one in (given, given.to_dict(), (7.0, 0.5, 9.0), pd.Series([7.0, 0.5, 9.0]))
+    ]
+    for other in found[1:]:
+        pd.testing.assert_frame_equal(other, found[0])
+
+
+@cache
+def trial_of_three_visits() -> Any:
+    from tests.inputs.every_argument import objects
+
+    return objects()["Imputations"]
+
+
+@pytest.mark.parametrize("value", [pd.DataFrame({"a": [1.0]}), pd.DataFrame([[1.0]], index=["a"])], ids=["columns", "rows"])
+def test_a_statistic_is_no_frame(value: pd.DataFrame) -> None:
+    refused(lambda: estimates("REML").bootstrap(3, seed=1, statistic=lambda _: value))
+
+
+def test_counted_labels_in_another_order_are_labels() -> None:
+    weights = pd.Series([1.0, 2.0])[::-1]
+    refused(lambda: estimates("REML").contrast({"a": {"x": 1.0}, "b": {"k": 1.0}}, rhs=weights))
+
+
+SPACED = {"ab": 1.0, "a b": 2.0, "Intercept ": 4.0, " ab": 8.0, "a  b": 16.0}
+"""Columns that differ by spaces, and the slope of each."""
+
+
+@cache
+def spaced() -> Any:
+    rng = np.random.default_rng(2)
+    frame = pd.DataFrame(
+        {name: rng.normal(size=96) for name in SPACED} | {"g": np.repeat(list("pqrs"), 24), "f": np.tile(["u v", "uv"], 48)}
+    )
+    frame["y"] = 32.0 + sum(slope * frame[name] for name, slope in SPACED.items()) + 64.0 * (frame["f"] == "uv") * frame["ab"]
+    frame["y"] += 1e-3 * rng.normal(size=96)
+    terms = " + ".join(f"`{name}`" for name in SPACED)
+    return blm.LMM(f"y ~ {terms} + f:ab + (0 + `a b` | g)", frame, check="warn").fit()
+
+
+@pytest.mark.parametrize("name", SPACED)
+def test_spaces_of_a_name_belong_to_it(name: str) -> None:
+    for L in ({name: 1.0}, {f"`{name}`": 1.0}, f"`{name}` = 0", f"2 * `{name}` - `{name}` = 0"):
+        assert abs(spaced().contrast(L).frame["estimate"].item() - SPACED[name]) < 0.01, L
+    assert abs(spaced().contrast({"Intercept": 1.0}).frame["estimate"].item() - 32.0) < 0.01
+    assert abs(spaced().contrast("Intercept = 0").frame["estimate"].item() - 32.0) < 0.01
+
+
+def test_the_coefficients_of_a_level_are_those_of_its_own_column() -> None:
+    assert (spaced().coef()["g"]["a b"] - SPACED["a b"]).abs().max() < 0.01
+    for L in ({"ab:f[T.uv]": 1.0}, {"f[T.uv]:ab": 1.0}, "ab:f[T.uv] = 0"):
+        assert abs(spaced().contrast(L).frame["estimate"].item() - 64.0) < 0.01

@@ -215,7 +215,7 @@ def statistic_values(statistic: Statistic, fit: Estimates) -> pd.Series[float]:
     try:
         if isinstance(value, Mapping) and any(np.size(number) != 1 for number in numbers):
             raise TypeError  # a name has one number
-        found = np.atleast_1d(numbers_of(numbers, "statistic")).ravel()
+        found = np.atleast_1d(numbers_of(numbers, "statistic", labelled=isinstance(value, pd.Series))).ravel()
         names = [str(name) for name in value.keys()] if labelled else [f"statistic_{i + 1}" for i in range(found.size)]  # noqa: SIM118
         if not names or len(set(names)) < len(names):
             raise TypeError

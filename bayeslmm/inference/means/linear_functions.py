@@ -15,9 +15,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bayeslmm._arrays import Array, label_text, numbers_of
+from bayeslmm._arrays import Array, is_counted, label_text, numbers_of
 from bayeslmm._validation import require_level
 from bayeslmm.data.design import Design
+from bayeslmm.data.expressions import atom_name
 from bayeslmm.data.model_matrix import name_parts
 from bayeslmm.errors import InferenceError, SpecificationError, printable_text, show_value
 from bayeslmm.estimate.estimate import Fitted
@@ -86,7 +87,7 @@ def linear_functions(hypotheses: Any, names: Sequence[str], rhs: Any = 0) -> Lin
         )
     if not len(L) or not np.all(np.isfinite(L)):
         raise SpecificationError("a contrast needs finite weights", f"L = {show_value(hypotheses)}", "give one row of numbers per contrast")
-    if isinstance(rhs, pd.Series) and not isinstance(rhs.index, pd.RangeIndex):
+    if isinstance(rhs, pd.Series) and not is_counted(rhs.index):
         rhs = align_labels(rhs, labels, "rhs=", whole=True)
     right = numbers_of(rhs, "rhs")
     if right.ndim > 1 or right.size not in (1, len(L)):
@@ -119,13 +120,13 @@ def _rows(hypotheses: Any, names: tuple[str, ...]) -> tuple[list[Array], list[fl
 def _by_label(hypotheses: pd.Series[Any] | pd.DataFrame) -> Any:
     """A labelled row or table as mappings of its labels; one that only counts its columns is an array."""
     labels = hypotheses.columns if isinstance(hypotheses, pd.DataFrame) else hypotheses.index
-    if isinstance(labels, pd.RangeIndex):
+    if is_counted(labels):
         return hypotheses.to_numpy()
     _require_distinct(labels, "L")
     if isinstance(hypotheses, pd.Series):
         return hypotheses.to_dict()
     rows = [dict(zip(labels, row, strict=True)) for row in hypotheses.to_numpy()]
-    if isinstance(hypotheses.index, pd.RangeIndex):
+    if is_counted(hypotheses.index):
         return rows
     _require_distinct(hypotheses.index, "L")
     return dict(zip(hypotheses.index, rows, strict=True))
@@ -142,9 +143,9 @@ def align_labels(values: pd.Series[Any], labels: Sequence[str], where: str, whol
 
     Errors: `SpecificationError` for a label that is none of these, or stands twice.
     """
-    if isinstance(values.index, pd.RangeIndex):
+    if is_counted(values.index):
         return numbers_of(values, where)
-    found = pd.Series(numbers_of(values, where), index=[label_text(label) for label in values.index])
+    found = pd.Series(numbers_of(values, where, labelled=True), index=[label_text(label) for label in values.index])
     _require_distinct(found.index, where)
     unknown = [label for label in found.index if label not in labels]
     absent = [label for label in labels if label not in found.index] if whole else []
@@ -201,11 +202,13 @@ def row_label(row: Array, names: Sequence[str]) -> str:
 
 def coefficient_position(name: str, names: Sequence[str]) -> int:
     """Where a coefficient stands; the factors of an interaction may come in any order."""
-    name = name.strip()
-    plain = name.strip("`")
+    given, name = name, name.strip()
+    plain = atom_name(name)
     spelled = plain if plain != name else plain.replace("(Intercept)", "Intercept")  # R's word, and not a column of that name
-    if name in names:
-        return list(names).index(name)
+    spaced = [f"`{given}`"] if given != name else []  # as columns are called whose names begin or end with a space
+    for exact in (given, *spaced, name, *([plain] if plain != name else [])):
+        if exact in names:
+            return list(names).index(exact)
     for wanted in (name_parts(name), name_parts(spelled), (f"`{plain}`",)):
         for i, own in enumerate(names):
             if name_parts(own) == wanted:
@@ -227,13 +230,13 @@ def parse_equation(text: str, names: Sequence[str]) -> tuple[Array, float | None
 
 
 def _spellings(names: Sequence[str]) -> dict[str, int]:
-    """Ways to write each coefficient, the longest first: with or without spaces, the factors of an interaction in any order."""
+    """Ways to write each coefficient, the longest first: expressions with or without spaces, factors of an interaction in any order."""
     found = {name: i for i, name in enumerate(names)}
     for i, name in enumerate(names):
         parts = name_parts(name)
         orders = permutations(parts) if len(parts) <= PARTS_REORDERED else [parts]
-        for spelled in (name.replace(" ", ""), *(":".join(order) for order in orders)):
-            found.setdefault(spelled, i)
+        for order in orders:
+            found.setdefault(":".join(order), i)
     return dict(sorted(found.items(), key=lambda item: len(item[0]), reverse=True))
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from bayeslmm._arrays import Array, Codes, numbers_of
+from bayeslmm._arrays import Array, Codes, is_counted, numbers_of
 from bayeslmm._types import Adjustment, ContrastName
 from bayeslmm._validation import require_memory
 from bayeslmm.errors import InferenceError, SizeError, SpecificationError, show_value, spell_out
@@ -182,7 +182,7 @@ def _whole(row: Array) -> Array:
 def _custom(method: Any, means: Sequence[str]) -> ContrastFamily:
     if isinstance(method, pd.DataFrame):
         rows = [row for _, row in method.iterrows()]
-        counted = isinstance(method.index, pd.RangeIndex)
+        counted = is_counted(method.index)
         labels = tuple(f"contrast {i + 1}" if counted else str(label) for i, label in enumerate(method.index))
     elif isinstance(method, Mapping):
         labels, rows = tuple(map(str, method)), list(method.values())
