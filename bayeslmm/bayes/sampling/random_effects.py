@@ -50,6 +50,11 @@ def joint_draws(density: Density, phi: Array, rng: Generator) -> JointDraws:
     S, p = len(phi), problem.criterion.p
     alpha = np.empty((S, p))
     beta = tuple(np.empty((S, len(term.group.levels), len(term.columns))) for term in terms)
+    if problem.is_iterative:
+        x, s = density.kernel_points(phi)
+        drawn = draw_alpha(density.integrate(density.solve(x), s**2, phi), s, rng)
+        c = problem.standardization
+        return JointDraws(c.alpha0 + c.y_scale * drawn @ c.back.T, draw_beta_by_cg(density, None, phi, drawn, rng))
     with one_thread(problem.criterion.width):
         for part in portions(S, density.batch):
             x, s = density.kernel_points(phi[part])
@@ -331,7 +336,8 @@ def draw_beta_given_alpha(density: Density, mode: PosteriorMode, phi: Array, alp
     assert isinstance(kernel, RandomEffectsKernel)
     cross = kernel.cross
     if cross.rest is not None or cross.first is None:
-        return draw_beta_by_cg(density, mode, phi, alpha, rng)
+        before = None if cross.remaining is not None else preconditioner(density, kernel, mode)
+        return draw_beta_by_cg(density, before, phi, alpha, rng)
     terms = density.problem.design.terms
     out = tuple(np.empty((len(phi), term.group.size, len(term.columns))) for term in terms)
     with one_thread(density.problem.criterion.width):
@@ -348,14 +354,16 @@ def draw_beta_given_alpha(density: Density, mode: PosteriorMode, phi: Array, alp
     return out
 
 
-def draw_beta_by_cg(density: Density, mode: PosteriorMode, phi: Array, alpha: Array, rng: Generator) -> tuple[Array, ...]:
-    """beta of every term (S, K, q), user's columns, given covariance parameters (S, d) and standardized alpha (S, p)."""
+def draw_beta_by_cg(density: Density, before: Preconditioner | None, phi: Array, alpha: Array, rng: Generator) -> tuple[Array, ...]:
+    """beta of every term (S, K, q), user's columns, given covariance parameters (S, d) and standardized alpha (S, p).
+
+    before : None where the kernel solves iteratively, with a preconditioner at each phi
+    """
     kernel = density.kernel
     assert isinstance(kernel, RandomEffectsKernel)
     terms = density.problem.design.terms
     out = tuple(np.empty((len(phi), term.group.size, len(term.columns))) for term in terms)
     with one_thread(density.problem.criterion.width):
-        before = None if kernel.cross.remaining is not None else preconditioner(density, kernel, mode)
         noise = _Noise(density, kernel)
         for begin in range(0, len(phi), SYSTEMS_AT_ONCE):
             part = slice(begin, min(begin + SYSTEMS_AT_ONCE, len(phi)))
