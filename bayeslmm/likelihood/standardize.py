@@ -78,6 +78,7 @@ class Standardization:
 
     moves : (p, p) what takes X about the origins of its covariates, as in `NearColumns`; None where that is X itself
     center : (p,) subtracted from those columns; B : (p, p) then applied, so that X_tilde = (X moves - 1 c') B
+    spread : (p,) root mean square of the columns about it
     before : (p, p) with X moves - 1 c' = X moves before; after : (p, p) the inverse of moves before
     back : (p, p) = moves before B, alpha = alpha0 + y_scale * back @ alpha_tilde
     alpha0 : (p,) least squares; least_squares : (p,) the same on standardized columns, alpha0 = back @ least_squares
@@ -90,6 +91,7 @@ class Standardization:
 
     moves: Array | None
     center: Array
+    spread: Array
     B: Array
     before: Array
     after: Array
@@ -105,16 +107,20 @@ class Standardization:
     far: bool
 
     def functions(self, L: Array) -> Array:
-        """Functions of the user's coefficients (r, p) as functions of standardized ones; origins are taken off before anything is added."""
-        return np.asarray((self._about_origins(L) @ self.before) @ self.B)
+        """Functions of the user's coefficients (r, p) as functions of standardized ones; origins are taken off before anything is added.
 
-    def _about_origins(self, L: Array) -> Array:
-        """Rows of the user's columns as rows of those about the origins; NaN of which rounding leaves nothing."""
+        NaN of which the rounding of products of far covariates leaves nothing.
+        """
         if self.moves is None:
-            return L
-        moved = L @ self.moves
-        rounding = ROUNDED_MOVE * (np.abs(L) @ np.abs(self.moves)).max(axis=-1)
-        return np.where((rounding > LOST * np.abs(moved).max(axis=-1))[..., None], np.nan, moved)
+            return np.asarray((L @ self.before) @ self.B)
+        return self._without_lost(L, (L @ self.moves) @ self.before) @ self.B
+
+    def _without_lost(self, L: Array, centred: Array) -> Array:
+        """NaN for rows (r, p) of centred columns in which rounding is not small beside the largest, each in units of its own spread."""
+        assert self.moves is not None
+        rounding = ROUNDED_MOVE * (np.abs(L) @ np.abs(self.moves))
+        lost = (rounding / self.spread).max(axis=-1) > LOST * (np.abs(centred) / self.spread).max(axis=-1)
+        return np.where(lost[..., None], np.nan, centred)
 
     def user_functions(self, own: Array) -> Array:
         """The inverse of `functions`."""
@@ -128,7 +134,9 @@ class Standardization:
 
     def rows(self, X: Array) -> Array:
         """Rows of the user's columns as rows of standardized ones, (r, p)."""
-        return np.asarray((self._about_origins(X) - self.center) @ self.B)
+        if self.moves is None:
+            return np.asarray((X - self.center) @ self.B)
+        return self._without_lost(X, X @ self.moves - self.center) @ self.B
 
     def design_rows(self, design: Design) -> Array:
         """All rows of a design in memory as rows of standardized columns, (n, p)."""
@@ -352,6 +360,7 @@ def standardize_rows(design: Design) -> tuple[Standardization, Array | None]:
     found = Standardization(
         moves=moves,
         center=white.center,
+        spread=np.sqrt(np.einsum("ij,ij->j", white.R, white.R)) / scale,
         B=B,
         before=white.before,
         after=after,
