@@ -46,7 +46,7 @@ from bayeslmm.estimate.error_boundary import (
 )
 from bayeslmm.estimate.newton import DECREASE_TOLERANCE, MACHINE_EPSILON, MAX_EVALUATIONS, Interrupted, Outcome, minimise_criterion
 from bayeslmm.likelihood.criterion import CriterionPoint
-from bayeslmm.likelihood.prediction import conditional_means, conditional_modes
+from bayeslmm.likelihood.prediction import conditional_means, conditional_modes, mode_effects, population_means
 from bayeslmm.likelihood.problem import Problem, by_sums
 from bayeslmm.likelihood.random_effects.kernel import RowState
 from bayeslmm.likelihood.structured.residual_covariance import is_lost_in_rounding, mean_unit_variance
@@ -278,7 +278,7 @@ def _search(problem: Problem, restricted: bool, start: Array | None, near: bool 
                         continue
                     x = scout.point.x
                 found, seen = _search_off_boundary(problem, restricted, x, tolerance, path)
-                if found.point.value < best.point.value and not (crowded and _is_lost(problem, found, best)):
+                if found.point.value < best.point.value and not _is_lost(problem, restricted, found, best, crowded):
                     best, check = found, seen
             return best, check
 
@@ -300,9 +300,30 @@ def _search(problem: Problem, restricted: bool, start: Array | None, near: bool 
     return Outcome(point, outcome.converged, outcome.predicted, tuple(path)), certificate
 
 
-def _is_lost(problem: Problem, found: Outcome[CriterionPoint], known: Outcome[CriterionPoint]) -> bool:
-    """Whether a lower end is one of a likelihood without a bound, at errors that are singular, and the end known is not."""
-    return is_lost_in_rounding(problem, found.point.x) and not is_lost_in_rounding(problem, known.point.x)
+def _is_lost(problem: Problem, restricted: bool, found: Outcome[CriterionPoint], known: Outcome[CriterionPoint], crowded: bool) -> bool:
+    """Whether a lower end is one of rounding, or of a likelihood without a bound at errors that are singular, and the end known is not."""
+    if crowded and is_lost_in_rounding(problem, found.point.x) and not is_lost_in_rounding(problem, known.point.x):
+        return True
+    return not found.point.value + _rounding_of_value(problem, found.point, restricted) < known.point.value
+
+
+def _rounding_of_value(problem: Problem, point: CriterionPoint, restricted: bool) -> float:
+    """How far the criterion by sums is from that by rows at the same coefficients: (y - X alpha)' W (y - X alpha - Z beta) is r^2."""
+    if (
+        problem.structured is not None
+        or not problem.design.in_memory
+        or problem.criterion.held is not None
+        or isinstance(point.state, RowState)
+    ):
+        return 0.0
+    assert point.state is not None
+    design, alpha = problem.design, problem.alpha(point.state.solution.alpha[0])
+    whole = design.y - population_means(problem, point, alpha)
+    conditional = whole - sum(mode_effects(problem, point, conditional_modes(problem, point)))
+    r2 = float((whole * conditional if design.weights is None else design.weights * whole * conditional).sum())
+    df = problem.criterion.df(restricted)
+    share = r2 / (df * problem.sigma2(point.sigma2))
+    return df * abs(float(np.log(share))) if share > 0.0 else np.inf
 
 
 def _starts_of_errors(problem: Problem, restricted: bool, point: CriterionPoint) -> list[Array]:
