@@ -7,7 +7,7 @@ line, which know of correlations that separate terms leave out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import product
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from bayeslmm._arrays import Array, Codes
 from bayeslmm.estimate.newton import minimise_criterion
 from bayeslmm.likelihood.criterion import Criterion
+from bayeslmm.likelihood.parameters import TermParameters
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel
 from bayeslmm.likelihood.starting_values import levels_of, levels_of_rows, line_moments, separate
@@ -244,6 +245,92 @@ def plain_points(problem: Problem, x: Array) -> Array:
     return np.array([zero, *_level_line_moments(problem)])
 
 
+SCANNED = tuple(10.0 ** (0.5 * k) for k in range(-3, 6))
+"""Sizes of random effects in units of the errors, .03 to 300, at which the criterion is looked at beside the end of a search."""
+
+HEAVY_ENTRIES = 1 << 17
+"""Entries of the Schur complement of crossed factors from which every other of these sizes has to do."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ScaledLine:
+    """Points (t, size) on a line along the sd of some columns of a term's effects.
+
+    sizes : (t,) their sds; own : that of the point which the line goes through
+    """
+
+    term: TermParameters
+    columns: Array
+    own: float
+    sizes: Array
+    points: Array
+
+
+def scaled_lines(problem: Problem, x: Array, unit: float, *, sparse: bool = False) -> list[ScaledLine]:
+    """Lines through x along the size of each term's effects, and of each of its columns.
+
+    A covariate whose slope between levels is another than within them has a minimum for each: effects small beside the errors, where the
+    levels tell of the slope, or large, where the rows do. How many rows and levels there are does not matter.
+    unit : the size of the errors in units of sigma; sparse : every other size
+    """
+    kernel = problem.criterion.kernel
+    if problem.is_iterative:
+        return []
+    heavy = isinstance(kernel, RandomEffectsKernel) and kernel.cross.rest is not None and kernel.cross.rest.flat > HEAVY_ENTRIES
+    sizes = np.array(SCANNED[1::2] if heavy or sparse else SCANNED) * unit
+    lines = []
+    for term in problem.random.terms:
+        q, T = term.covariance.q, term.covariance.factor(x[term.part])
+        D = T @ T.T
+        for columns in [np.arange(q), *(np.array([j]) for j in range(q if q > 1 else 0))]:
+            own = float(np.sqrt(np.trace(D[np.ix_(columns, columns)]) / len(columns)))
+            points = np.tile(x, (len(sizes), 1))
+            for moved, size in zip(points, sizes, strict=True):
+                scales = np.ones(q)
+                scales[columns] = size / own if own > 0.0 else 0.0
+                there = scales[:, None] * D * scales
+                if own == 0.0:
+                    there[columns, columns] = size**2
+                moved[term.part] = term.covariance.from_matrix(there)
+            lines.append(ScaledLine(term, columns, own, sizes, points))
+    return lines
+
+
+def valleys_aside(problem: Problem, restricted: bool, x: Array, value: float, unit: float) -> list[Array]:
+    """Points of lines through the end of a search, x with its value, that lie in another valley than it does."""
+    lines = scaled_lines(problem, x, unit)
+    if not lines:
+        return []
+    values = problem.criterion.values(np.concatenate([line.points for line in lines]), restricted)
+    found = []
+    for line, own in zip(lines, np.split(values, len(lines)), strict=True):
+        place = int(np.searchsorted(line.sizes, line.own))
+        low = np.flatnonzero(are_valleys(np.insert(own, place, value)[None])[0])
+        found += [line.points[i - (i > place)] for i in low if i != place]
+    return found
+
+
+def are_valleys(values: Array) -> NDArray[np.bool_]:
+    """Which of the values (B, t) along a line are lower than both of their neighbours."""
+    walls = np.full((len(values), 1), np.inf)
+    line = np.concatenate([walls, np.where(np.isfinite(values), values, np.inf), walls], axis=1)
+    return np.asarray((line[:, 1:-1] < line[:, :-2]) & (line[:, 1:-1] < line[:, 2:]))
+
+
+def _other_valleys(lines: Sequence[ScaledLine], values: Array, x: Array) -> NDArray[np.bool_]:
+    """Which points of lines lie in another valley than the ends x (B, size) of searches; values : (B, points of all lines)."""
+    found = []
+    for line, own in zip(lines, np.split(values, len(lines), axis=1), strict=True):
+        T = line.term.covariance.factor(x[:, line.term.part])
+        sd = np.sqrt((T[:, line.columns] ** 2).sum(axis=(1, 2)) / len(line.columns))
+        steps = np.abs(np.log(line.sizes) - np.log(np.maximum(sd, line.sizes[0]))[:, None])
+        valleys = are_valleys(own)
+        nearest = np.argmin(np.where(valleys, steps, np.inf), axis=1)
+        valleys[np.arange(len(x)), nearest] = False
+        found.append(valleys)
+    return np.concatenate(found, axis=1)
+
+
 def residual_points(problem: Problem, x: Array) -> Array:
     """Points (t, size) of errors whose likelihood often has several maxima, x otherwise: every set of parameters at the same one."""
     kernel = problem.structured
@@ -309,11 +396,16 @@ CONTINUED_ENDS = 3
 
 
 def lowest_ends[Point: BatchValues](
-    problem: Problem, restricted: bool, at: Callable[[Codes, Array], Point], ends: BatchDescent[Point], rule: DescentRule
+    problem: Problem,
+    restricted: bool,
+    at: Callable[[Codes, Array], Point],
+    ends: BatchDescent[Point],
+    rule: DescentRule,
+    values_at: Callable[[Codes, Array], Array] | None = None,
 ) -> BatchDescent[Point]:
     """Where searches side by side have ended, or lower: compared with other points as a search alone is, and begun from the best of them.
 
-    problem : of the design of all, with any response; at, rule : those of the searches
+    problem : of the design of all, with any response; at, rule : those of the searches; values_at : values alone, where these cost less
     None is done where starts far and wide are called for: these cost no less side by side than alone.
     """
     if _is_bare(problem):
@@ -321,15 +413,24 @@ def lowest_ends[Point: BatchValues](
     B, known = len(ends.x), ends.point.value
     crowded, begin = is_crowded(problem), problem.start
     trial = trial_points(problem, begin, 1.0) if crowded else plain_points(problem, begin)
-    trial = np.concatenate([trial, residual_points(problem, begin)])
-    values = np.stack([at(np.arange(B), np.tile(x, (B, 1))).value for x in trial], axis=1)
+    lines = scaled_lines(problem, begin, 1.0, sparse=True)
+    trial = np.concatenate([trial, residual_points(problem, begin), *(line.points for line in lines)])
+    every = np.arange(B)
+    each = (np.tile(x, (B, 1)) for x in trial)
+    values = np.stack([at(every, x).value if values_at is None else values_at(every, x) for x in each], axis=1)
     values[~np.isfinite(values)] = np.inf
+    if not crowded:
+        worth = _is_lower(values, known[:, None])
+        if lines:
+            scanned = sum(len(line.sizes) for line in lines)
+            worth[:, -scanned:] |= _other_valleys(lines, values[:, -scanned:], ends.x)
+        values[~worth] = np.inf
     best = np.argsort(values, axis=1, kind="stable")[:, : FEW if crowded else CONTINUED_ENDS]
     inverses: dict[int, Array] = {}
     x, point, done, inverse = ends.x.copy(), _copy(ends.point), ends.done.copy(), ends.inverse.copy()
     for chosen in best.T:
         value = values[np.arange(B), chosen]
-        rows = np.flatnonzero(np.isfinite(value) if crowded else _is_lower(value, known))
+        rows = np.flatnonzero(np.isfinite(value))
         if not len(rows):
             break
         for k in np.setdiff1d(chosen[rows], list(inverses)).tolist():

@@ -23,6 +23,7 @@ from bayeslmm.estimate.batch_descent import (
     residual_points,
     search_ends,
     trial_points,
+    valleys_aside,
 )
 from bayeslmm.estimate.checks import (
     MAX_RESTARTS,
@@ -286,6 +287,9 @@ def _search(problem: Problem, restricted: bool, start: Array | None, near: bool 
         outcome, certificate = lowest([] if near else without_strata(problem, outcome.point.x))
         looked = not at_once and bool(problem.random.size or crowded)
         starts = [lower.x for lower in _lower_points(problem, restricted, outcome.point, crowded)] if looked else []
+        if looked:
+            unit = typical_sd(problem, outcome.point.x)
+            starts += valleys_aside(problem, restricted, outcome.point.x, outcome.point.value, unit)
         if crowded and problem.structured is not None:
             starts += list(points_aside(problem, restricted, outcome.point.x))
         outcome, certificate = lowest(starts + ([] if near else _starts_of_errors(problem, restricted, outcome.point)))

@@ -138,7 +138,10 @@ def descend_responses(
         found = evaluate_responses(criterion, products, which[rows], where, restricted)
         return BatchValues(found.value, found.gradient)
 
-    ends = lowest_ends(problem, restricted, at, descend_together(at, start, inverse, DescentRule()), DescentRule())
+    def values_at(rows: Codes, where: Array) -> Array:
+        return evaluate_values(criterion, products, which[rows], where, restricted)
+
+    ends = lowest_ends(problem, restricted, at, descend_together(at, start, inverse, DescentRule()), DescentRule(), values_at)
     point = evaluate_responses(criterion, products, which, ends.x, restricted)
     settled = ends.done & _are_optima(problem, products, which, ends.x, restricted)
     return BatchFits(ends.x, point.sigma2, point.alpha, ends.point.value, settled)
