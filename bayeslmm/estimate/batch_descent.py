@@ -271,19 +271,20 @@ def scaled_lines(problem: Problem, x: Array, unit: float, *, sparse: bool = Fals
 
     A covariate whose slope between levels is another than within them has a minimum for each: effects small beside the errors, where the
     levels tell of the slope, or large, where the rows do. How many rows and levels there are does not matter.
-    unit : the size of the errors in units of sigma; sparse : every other size
+    unit : the size of the errors in units of sigma; sparse : every other size of single columns
     """
     kernel = problem.criterion.kernel
     if problem.is_iterative:
         return []
     heavy = isinstance(kernel, RandomEffectsKernel) and kernel.cross.rest is not None and kernel.cross.rest.flat > HEAVY_ENTRIES
-    sizes = np.array(SCANNED[1::2] if heavy or sparse else SCANNED) * unit
+    every, some = np.array(SCANNED) * unit, np.array(SCANNED[1::2]) * unit
     lines = []
     for term in problem.random.terms:
         q, T = term.covariance.q, term.covariance.factor(x[term.part])
         D = T @ T.T
         for columns in [np.arange(q), *(np.array([j]) for j in range(q if q > 1 else 0))]:
             own = float(np.sqrt(np.trace(D[np.ix_(columns, columns)]) / len(columns)))
+            sizes = some if heavy or (sparse and len(columns) == 1) else every
             points = np.tile(x, (len(sizes), 1))
             for moved, size in zip(points, sizes, strict=True):
                 scales = np.ones(q)
@@ -303,11 +304,16 @@ def valleys_aside(problem: Problem, restricted: bool, x: Array, value: float, un
         return []
     values = problem.criterion.values(np.concatenate([line.points for line in lines]), restricted)
     found = []
-    for line, own in zip(lines, np.split(values, len(lines)), strict=True):
+    for line, own in zip(lines, np.split(values, _ends_of(lines)), strict=True):
         place = int(np.searchsorted(line.sizes, line.own))
         low = np.flatnonzero(are_valleys(np.insert(own, place, value)[None])[0])
         found += [line.points[i - (i > place)] for i in low if i != place]
     return found
+
+
+def _ends_of(lines: Sequence[ScaledLine]) -> list[int]:
+    """Where the values of all but the last line end."""
+    return np.cumsum([len(line.sizes) for line in lines[:-1]]).astype(int).tolist()
 
 
 def are_valleys(values: Array) -> NDArray[np.bool_]:
@@ -320,7 +326,7 @@ def are_valleys(values: Array) -> NDArray[np.bool_]:
 def _other_valleys(lines: Sequence[ScaledLine], values: Array, x: Array) -> NDArray[np.bool_]:
     """Which points of lines lie in another valley than the ends x (B, size) of searches; values : (B, points of all lines)."""
     found = []
-    for line, own in zip(lines, np.split(values, len(lines), axis=1), strict=True):
+    for line, own in zip(lines, np.split(values, _ends_of(lines), axis=1), strict=True):
         T = line.term.covariance.factor(x[:, line.term.part])
         sd = np.sqrt((T[:, line.columns] ** 2).sum(axis=(1, 2)) / len(line.columns))
         steps = np.abs(np.log(line.sizes) - np.log(np.maximum(sd, line.sizes[0]))[:, None])
