@@ -138,6 +138,41 @@ def cluster_proposal(points: Array, weights: Array, base: Proposal, rng: Generat
     return ProposalMixture((*found, base), np.append(0.9 * shares, 0.1))
 
 
+LEAST_SHARE = 0.05
+"""Of the draws around any of several modes, however little of the posterior it holds: its share is what they are there to find."""
+
+DRAWS_OF_A_MODE = 50
+"""Draws around a mode from which a proposal is fitted to them."""
+
+
+def proposal_at_modes(mode: PosteriorMode, values: Callable[[Array], Array]) -> Proposal:
+    """A split t at the mode, or one at each of several."""
+    if not mode.others:
+        return split_t_at_mode(mode, values)
+    modes = (mode, *mode.others)
+    mass = np.array([own.log_mass for own in modes])
+    return ProposalMixture(tuple(split_t_at_mode(own, values) for own in modes), _shares(np.exp(mass - mass.max())))
+
+
+def refit_at_modes(mode: PosteriorMode, points: Array, weights: Array, before: Proposal) -> Proposal:
+    """A proposal refitted to weighted points, to those around each of several modes by themselves."""
+    if not mode.others or not isinstance(before, ProposalMixture):
+        return refit_proposal(points, weights)
+    nearest = np.argmax([part.log_density(points) for part in before.parts], axis=0)
+    parts, shares = [], np.zeros(len(before.parts))
+    for k, part in enumerate(before.parts):
+        own = nearest == k
+        shares[k] = weights[own].sum()
+        used = own & (weights > 0.0)
+        parts.append(refit_proposal(points[used], weights[used] / shares[k]) if used.sum() >= DRAWS_OF_A_MODE else part)
+    return ProposalMixture(tuple(parts), _shares(shares))
+
+
+def _shares(mass: Array) -> Array:
+    shares = np.maximum(mass / mass.sum(), LEAST_SHARE)
+    return np.asarray(shares / shares.sum())
+
+
 SMALLEST_TAIL_DRAWS = 5
 
 
@@ -313,17 +348,17 @@ def sample_importance(
         whole = Weights(np.full(n, -np.log(n)), -np.inf, float(n), mode.value)
         return WeightedDraws(np.zeros((n, 0)), np.full(n, mode.value), whole, True, 0, 1)
     size = adaptation * ROUND_DRAWS * max(1, -(-d // 4))
-    proposal: Proposal = split_t_at_mode(mode, values)
+    proposal = proposal_at_modes(mode, values)
     evaluations = 2 * d
     for number in range(4):
         points, known, weights, stopped = draw_weighted(values, proposal, size if number < 3 else MIXTURE_ROUND * size, rng)
         evaluations += len(points)
         if stopped:
             return WeightedDraws(points, known, weights, is_trusted(weights), 0, evaluations, True, proposal)
-        if number == 3:
+        if number == 3 and not mode.others:
             proposal = cluster_proposal(points, np.exp(weights.log), proposal, rng, MIXTURE_PARTS, MIXTURE_DF)
             break
-        proposal = refit_proposal(points, np.exp(weights.log))
+        proposal = refit_at_modes(mode, points, np.exp(weights.log), proposal)
         if number == 1 and (weights.efficiency > FINE_EFFICIENCY or n < 2 * MIXTURE_ROUND * size):
             break
     points, known, weights, stopped = draw_weighted(values, proposal, n, rng)

@@ -7,7 +7,7 @@ and blme's sd^1.5 keeps it off the boundary.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,8 @@ import numpy as np
 from bayeslmm._arrays import Array, freeze
 from bayeslmm.bayes.log_posterior.density import Density, density
 from bayeslmm.errors import Check, FormatError, MismatchError, PriorError
-from bayeslmm.estimate.checks import NULL_DIRECTION
+from bayeslmm.estimate.batch_descent import are_valleys, scaled_lines
+from bayeslmm.estimate.checks import NULL_DIRECTION, typical_sd
 from bayeslmm.estimate.estimate import EXACT_VARIANCE, Estimate, check_not_exact, search
 from bayeslmm.estimate.newton import Interrupted, minimise
 from bayeslmm.likelihood.kernel import Solution
@@ -58,6 +59,7 @@ class PosteriorMode:
     """Where the density is highest.
 
     precision : (d, d) minus the Hessian of the log density; predicted : what another step could gain
+    others : lower modes, where covariates have another slope between levels than within them
     """
 
     phi: Array
@@ -67,10 +69,16 @@ class PosteriorMode:
     converged: bool
     predicted: float
     path: tuple[tuple[Array, float], ...]
+    others: tuple[PosteriorMode, ...] = ()
 
     @property
     def evaluations(self) -> int:
         return len(self.path)
+
+    @property
+    def log_mass(self) -> float:
+        """Log of the integral of the density around the mode, as a normal has it, but for a constant of all modes."""
+        return self.value - 0.5 * float(np.log(np.maximum(np.linalg.eigvalsh(self.precision), 0.05)).sum())
 
 
 def mode_precision(density: Density, phi: Array) -> Array:
@@ -85,6 +93,7 @@ def mode_precision(density: Density, phi: Array) -> Array:
     return 0.5 * (H + H.T)
 
 
+@np.errstate(invalid="ignore")
 def _from_values(density: Density, phi: Array) -> Array:
     """Central second differences, 1 + 2 d + 2 d (d - 1) points at once."""
     d = len(phi)
@@ -112,8 +121,23 @@ def mode_start(density: Density) -> Array:
 
 
 def find_mode(density: Density, begin: Array | None = None) -> PosteriorMode:
-    """Climb from `begin`, by default from the REML estimate. Ctrl-C raises `Interrupted`, with points of this density alone."""
+    """Climb from `begin`, by default from the REML estimate, and from other valleys that the criterion has beside the top.
 
+    Ctrl-C raises `Interrupted`, with points of this density alone.
+    """
+    try:
+        first = mode_start(density) if begin is None else begin
+    except Interrupted:
+        raise KeyboardInterrupt from None
+    found = _climb(density, first)
+    if begin is None and not found.converged:
+        # where the likelihood has no bound, REML ends at a sigma near 0, where densities are rounding; priors have their mode elsewhere
+        again = _climb(density, density.phi_of(density.problem.start, NEUTRAL_SIGMA))
+        found = again if again.converged else found
+    return found if begin is not None or not found.converged else _with_others(density, found)
+
+
+def _climb(density: Density, begin: Array) -> PosteriorMode:
     def evaluate(phi: Array) -> ModePoint:
         found = density.at(phi)
         precision = mode_precision(density, phi) if np.isfinite(found.value) else None
@@ -121,19 +145,54 @@ def find_mode(density: Density, begin: Array | None = None) -> PosteriorMode:
             return ModePoint(phi, np.inf, found.gradient, None)
         return ModePoint(phi, -found.value, -found.gradient, precision)
 
-    try:
-        first = mode_start(density) if begin is None else begin
-    except Interrupted:
-        raise KeyboardInterrupt from None
-    outcome = minimise(evaluate, evaluate(first), MODE_TOLERANCE, MODE_ITERATIONS)
-    if begin is None and not outcome.converged:
-        # where the likelihood has no bound, REML ends at a sigma near 0, where densities are rounding; priors have their mode elsewhere
-        again = minimise(evaluate, evaluate(density.phi_of(density.problem.start, NEUTRAL_SIGMA)), MODE_TOLERANCE, MODE_ITERATIONS)
-        outcome = again if again.converged else outcome
+    outcome = minimise(evaluate, evaluate(begin), MODE_TOLERANCE, MODE_ITERATIONS)
     point = outcome.point
     H = np.eye(density.size) if point.hessian is None else point.hessian
     return PosteriorMode(point.x, -point.value, -point.gradient, H, outcome.converged, outcome.predicted, outcome.path)
 
+
+def _with_others(density: Density, mode: PosteriorMode) -> PosteriorMode:
+    """The highest of the modes in the valleys beside this one, with the lower ones that hold a share of the posterior."""
+    found = [mode]
+    for begin in _starts_aside(density, mode):
+        try:
+            other = _climb(density, begin)
+        except Interrupted as stopped:
+            raise Interrupted((*(step for own in found for step in own.path), *stopped.path)) from None
+        apart = all(float((other.phi - m.phi) @ m.precision @ (other.phi - m.phi)) > APART**2 for m in found)
+        if other.converged and apart and np.linalg.eigvalsh(other.precision).min() > 0.0:
+            found.append(other)
+    first = max(found, key=lambda own: own.value)
+    most = max(own.log_mass for own in found)
+    rest = tuple(own for own in found if own is not first and own.log_mass > most + LEAST_LOG_SHARE)
+    return replace(first, others=rest, path=tuple(step for own in found for step in own.path)) if len(found) > 1 else first
+
+
+def _starts_aside(density: Density, mode: PosteriorMode) -> list[Array]:
+    """phi in other valleys along the sizes of random effects, sigma everywhere the best for them."""
+    problem = density.problem
+    if problem.is_iterative or not problem.random.size or density.layout.sigma is None:
+        return []
+    x, _ = density.kernel_points(mode.phi[None])
+    lines = scaled_lines(problem, x[0], typical_sd(problem, x[0]))
+    begins = []
+    for line in lines:
+        sigma2 = (problem.criterion.at(own, restricted=True).sigma2 for own in line.points)
+        phi = np.array([density.phi_of(x, float(np.sqrt(s2))) for x, s2 in zip(line.points, sigma2, strict=True) if s2 > 0.0])
+        if len(phi) < len(line.points):
+            continue
+        values = -density.values(phi)
+        place = int(np.searchsorted(line.sizes, line.own))
+        low = np.flatnonzero(are_valleys(np.insert(values, place, -mode.value)[None])[0])
+        begins += [phi[i - (i > place)] for i in low if i != place]
+    return begins
+
+
+APART = 3.0
+"""Posterior sds between two modes that are not one."""
+
+LEAST_LOG_SHARE = -14.0
+"""Log share of the posterior below which a mode is left out: no draw would fall there."""
 
 SINGULAR_MODE_SD = 1e-4
 """A relative sd below this, on standardized columns, counts as singular, as it does for REML."""

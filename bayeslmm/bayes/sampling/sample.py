@@ -142,7 +142,8 @@ def _sample(
     mode = find_mode(target)
     rng = np.random.default_rng(seeds[2])
     needed = method != "nuts" and is_expensive(target)
-    worth = needed or (method in ("auto", "collapsed") and is_worth_polynomials(target, OVERSAMPLE * draws * chains))
+    # polynomials stand around one mode
+    worth = needed or (not mode.others and method in ("auto", "collapsed") and is_worth_polynomials(target, OVERSAMPLE * draws * chains))
     by_polynomials = sample_by_polynomials(target, mode, draws, chains, np.random.default_rng(seeds[0]), rng, needed) if worth else None
     if by_polynomials is not None:
         run, joint = by_polynomials
@@ -150,7 +151,7 @@ def _sample(
         run = _run(target, mode, draws, chains, seeds, method)
         joint = joint_draws(target, run.phi, rng)
     drawn = PosteriorDraws(run.phi, joint.alpha, joint.beta, run.values)
-    checks = {check.name: check for check in (_mode_check(mode), *run.checks, *problem.design.notes)}
+    checks = {check.name: check for check in (*_mode_checks(mode, run.method), *run.checks, *problem.design.notes)}
     return Posterior(
         model,
         target,
@@ -321,8 +322,14 @@ def _common(draws: int, interrupted: bool) -> tuple[Check, ...]:
     return tuple(found)
 
 
-def _mode_check(mode: PosteriorMode) -> Check:
+def _mode_checks(mode: PosteriorMode, method: str) -> list[Check]:
     fine = mode.converged
-    return Check(
-        "mode", "passed" if fine else "noted", mode.predicted, 1e-9, "" if fine else "the climb to the mode stopped early; the gate decides"
-    )
+    remedy = "" if fine else "the climb to the mode stopped early; the gate decides"
+    found = [Check("mode", "passed" if fine else "noted", mode.predicted, 1e-9, remedy)]
+    if mode.others:
+        shares = np.exp([own.log_mass for own in mode.others] - np.logaddexp.reduce([own.log_mass for own in (mode, *mode.others)]))
+        covered = method == "importance"
+        remedy = "a lower mode holds this share: a covariate may have another slope between levels than within them, add its level means"
+        remedy += "" if covered else "; chains seldom cross from mode to mode, and polynomials stand around one"
+        found.append(Check("modes", "noted" if covered else "failed", float(shares.max()), None, remedy))
+    return found
