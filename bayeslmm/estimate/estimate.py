@@ -47,9 +47,9 @@ from bayeslmm.estimate.error_boundary import (
 )
 from bayeslmm.estimate.newton import DECREASE_TOLERANCE, MACHINE_EPSILON, MAX_EVALUATIONS, Interrupted, Outcome, minimise_criterion
 from bayeslmm.likelihood.criterion import CriterionPoint
-from bayeslmm.likelihood.prediction import conditional_means, conditional_modes, mode_effects, population_means
+from bayeslmm.likelihood.prediction import conditional_modes, mode_effects, population_means
 from bayeslmm.likelihood.problem import Problem, by_sums
-from bayeslmm.likelihood.random_effects.kernel import RowState
+from bayeslmm.likelihood.random_effects.kernel import RandomEffectsState, RowState
 from bayeslmm.likelihood.structured.residual_covariance import is_lost_in_rounding, mean_unit_variance
 from bayeslmm.likelihood.threads import one_thread
 
@@ -114,6 +114,12 @@ EXACT_VARIANCE_FROM_SUMS = 1e-14
 
 DOUBTFUL_VARIANCE = 1e-6
 """Relative residual variance below which the residuals are looked at: cross-products of crossed factors begin to lose them."""
+
+NO_RESIDUALS = 1e-6
+"""Share of r^2 below which squared residuals are none: what is left is the size of the random effects, which goes to 0 with sigma."""
+
+HIDDEN_VARIANCE, HIDDEN_RESIDUALS = 1e-9, 0.05
+"""Relative residual variance from which sums tell squared residuals no better than to this share of r^2, below which there are none."""
 
 VANISHED_VARIANCE = 1e-9
 """Generalised variance of structured errors, relative to the least-squares one, that stands for none."""
@@ -197,7 +203,9 @@ def _estimate(problem: Problem, method: LikelihoodKind, start: Array | None, nea
         raise DesignError("the likelihood does not exist at any point tried", ", ".join(singular), remedy)
     by_rows = problem.structured is not None or isinstance(point.state, RowState)
     exact = EXACT_VARIANCE if by_rows else EXACT_VARIANCE_FROM_SUMS
-    if point.sigma2 * _unit_variance(problem, point.x) < exact or (point.sigma2 < DOUBTFUL_VARIANCE and _is_rounding(problem, point)):
+    if point.sigma2 * _unit_variance(problem, point.x) < exact or (
+        point.sigma2 < DOUBTFUL_VARIANCE and _is_rounding(problem, point, restricted)
+    ):
         raise _exact_error(ALL_EXPLAINED)
     arrived = outcome.converged and outcome.predicted <= PREDICTED_DECREASE
     if problem.structured is not None and not arrived and _is_degenerate(problem, point, restricted):
@@ -224,18 +232,6 @@ def _check_bounded(problem: Problem) -> None:
             what = f"the likelihood grows as the covariance of the errors becomes singular: {note.value}"
             remedy = 'use a structure with fewer parameters; or give priors and use fit("MAP") or sample(); or check="warn" to go on'
             raise IdentifiabilityError(what, problem.design.spec.residual.text if problem.design.spec.residual else "", remedy)
-
-
-def _is_rounding(problem: Problem, point: CriterionPoint) -> bool:
-    """Whether so small a residual variance is only rounding: the residuals themselves are larger than it says."""
-    if problem.structured is not None or not problem.design.terms or not problem.design.in_memory or problem.criterion.held is not None:
-        return False  # a sigma that is held may be any share of the residuals
-    assert point.state is not None
-    design = problem.design
-    alpha, modes = problem.alpha(point.state.solution.alpha[0]), conditional_modes(problem, point)
-    residual = design.y - conditional_means(problem, point, alpha, modes)
-    squares = residual**2 if design.weights is None else design.weights * residual**2
-    return float(squares.sum()) > 2.0 * len(residual) * problem.sigma2(point.sigma2)
 
 
 def _is_degenerate(problem: Problem, point: CriterionPoint, restricted: bool) -> bool:
@@ -311,23 +307,46 @@ def _is_lost(problem: Problem, restricted: bool, found: Outcome[CriterionPoint],
     return not found.point.value + _rounding_of_value(problem, found.point, restricted) < known.point.value
 
 
+def _is_rounding(problem: Problem, point: CriterionPoint, restricted: bool) -> bool:
+    """Whether so small a residual variance is only rounding: that of the rows is another, or they have no residuals at all."""
+    if problem.structured is not None or problem.criterion.held is not None or not problem.design.terms:
+        return False  # a sigma that is held may be any share of the residuals
+    if problem.design.in_memory:
+        squares, whole = _squares_of_rows(problem, point)
+        of_sums = problem.criterion.df(restricted) * problem.sigma2(point.sigma2)
+        return not 0.5 < whole / of_sums < 2.0 or squares < NO_RESIDUALS * of_sums
+    r2 = problem.criterion.df(restricted) * point.sigma2
+    return point.sigma2 < HIDDEN_VARIANCE and r2 - _penalty(point) < HIDDEN_RESIDUALS * r2
+
+
+def _penalty(point: CriterionPoint) -> float:
+    """u'u of the spherical random effects at their modes, which is r^2 less the squared residuals; on standardized columns."""
+    state = point.state
+    assert isinstance(state, RandomEffectsState)
+    return sum(
+        float((np.linalg.lstsq(T[0], modes[:, 0], rcond=None)[0] ** 2).sum())
+        for T, modes in zip(state.parameters.blocks(state.x), state.modes(), strict=True)
+    )
+
+
 def _rounding_of_value(problem: Problem, point: CriterionPoint, restricted: bool) -> float:
-    """How far the criterion by sums is from that by rows at the same coefficients: (y - X alpha)' W (y - X alpha - Z beta) is r^2."""
-    if (
-        problem.structured is not None
-        or not problem.design.in_memory
-        or problem.criterion.held is not None
-        or isinstance(point.state, RowState)
-    ):
+    """How far the criterion by sums is from that by rows at the same coefficients."""
+    by_rows = problem.structured is not None or isinstance(point.state, RowState)
+    if by_rows or problem.criterion.held is not None or not (problem.design.in_memory and problem.design.terms):
         return 0.0
+    df = problem.criterion.df(restricted)
+    share = _squares_of_rows(problem, point)[1] / (df * problem.sigma2(point.sigma2))
+    return df * abs(float(np.log(share))) if share > 0.0 else np.inf
+
+
+def _squares_of_rows(problem: Problem, point: CriterionPoint) -> tuple[float, float]:
+    """e'We and r'We of e = y - X alpha - Z beta and r = y - X alpha, which is the r^2 that sigma^2 is made of; user's scale."""
     assert point.state is not None
     design, alpha = problem.design, problem.alpha(point.state.solution.alpha[0])
     whole = design.y - population_means(problem, point, alpha)
-    conditional = whole - sum(mode_effects(problem, point, conditional_modes(problem, point)))
-    r2 = float((whole * conditional if design.weights is None else design.weights * whole * conditional).sum())
-    df = problem.criterion.df(restricted)
-    share = r2 / (df * problem.sigma2(point.sigma2))
-    return df * abs(float(np.log(share))) if share > 0.0 else np.inf
+    left = whole - sum(mode_effects(problem, point, conditional_modes(problem, point)))
+    weighted = left if design.weights is None else design.weights * left
+    return float(left @ weighted), float(whole @ weighted)
 
 
 def _starts_of_errors(problem: Problem, restricted: bool, point: CriterionPoint) -> list[Array]:
