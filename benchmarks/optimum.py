@@ -1,8 +1,9 @@
 """How often which engine ends at the lowest criterion: random designs against many starts of L-BFGS, and lme4 where R is at hand.
 
-python -m benchmarks.optimum [--designs N] [--starts K] [--peers M] [--structured N] [--write]
+python -m benchmarks.optimum [--designs N] [--starts K] [--peers M] [--contextual N] [--structured N] [--write]
 
-Independent errors, and structured errors and variance functions, have a part each of docs/optimum.md; with 0 designs it stays as it is.
+Independent errors, slopes between and within levels, and structured errors and variance functions have a part each of docs/optimum.md; with
+0 designs it stays as it is.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import subprocess
 import tempfile
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -26,8 +27,8 @@ from scipy.optimize import minimize
 import bayeslmm as blm
 from bayeslmm.errors import BayesLMMError
 from bayeslmm.likelihood.problem import Problem
-from benchmarks.random_designs import random_design
-from benchmarks.structured_designs import structured_design
+from benchmarks.random_designs import RandomDesign, contextual_design, random_design
+from benchmarks.structured_designs import StructuredDesign, structured_design
 
 TOLERANCE = 1e-4
 """Difference of the criterion that counts."""
@@ -86,9 +87,9 @@ def best_of_starts(problem: Problem, restricted: bool, starts: int, seed: int) -
     return float(best)
 
 
-def compared(seed: int, starts: int, structured: bool = False) -> Outcome:
-    """The fit of one design beside the best of many starts; structured : of those with structured errors or variance functions."""
-    design = structured_design(seed) if structured else random_design(seed)
+def compared(seed: int, starts: int, make: Callable[[int], RandomDesign | StructuredDesign]) -> Outcome:
+    """The fit of one design beside the best of many starts."""
+    design = make(seed)
     n, nothing = len(design.data), float("nan")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -102,13 +103,13 @@ def compared(seed: int, starts: int, structured: bool = False) -> Outcome:
     return Outcome(seed, n, design.kind, fit.criterion, best, flagged)
 
 
-def lme4(seeds: Sequence[int]) -> dict[int, float]:
+def lme4(seeds: Sequence[int], make: Callable[[int], RandomDesign] = random_design) -> dict[int, float]:
     """lme4's criteria by its default optimiser; nothing where R or lme4 is not at hand."""
     if shutil.which("Rscript") is None:
         return {}
     with tempfile.TemporaryDirectory() as folder:
         for seed in seeds:
-            design = random_design(seed)
+            design = make(seed)
             design.data.to_csv(Path(folder) / f"{seed}.csv", index=False)
             said = {"seed": seed, "formula": design.formula, "weights": design.weights, "offset": design.offset, "reml": design.reml}
             (Path(folder) / f"{seed}.json").write_text(json.dumps({k: v for k, v in said.items() if v is not None}))
@@ -139,18 +140,7 @@ def page(outcomes: Sequence[Outcome], starts: int, peers: dict[int, float]) -> s
         f"| fitted, with the failed check `bounded` | {len(flagged):,} |",
         f"| refused by name: levels too few, or a likelihood without a bound | {len(refused):,} |",
     ]
-    ours = {o.seed: o for o in plain}
-    both = [(ours[s].fit, value) for s, value in peers.items() if s in ours and np.isfinite(value)]
-    if both:
-        lines += [
-            "",
-            f"lme4 (`lmer`, default optimiser) fits {len(both):,} of the first {len(peers):,} designs:",
-            "",
-            "| | number |",
-            "|---|---|",
-            f"| lme4 ends above the fit | {sum(theirs > fit + TOLERANCE for fit, theirs in both):,} |",
-            f"| the fit is above lme4 | {sum(fit > theirs + TOLERANCE for fit, theirs in both):,} |",
-        ]
+    lines += beside_lme4(plain, peers)
     if worse:
         lines += [
             "",
@@ -159,6 +149,51 @@ def page(outcomes: Sequence[Outcome], starts: int, peers: dict[int, float]) -> s
             "| seed | rows | kind | by |",
             "|---|---|---|---|",
         ]
+        lines += [f"| {o.seed} | {o.n} | {o.kind} | {o.fit - o.best:.2g} |" for o in worse]
+    return "\n".join(lines) + "\n"
+
+
+def beside_lme4(outcomes: Sequence[Outcome], peers: dict[int, float]) -> list[str]:
+    """How often lme4 ends above our fits, and our fits above lme4's."""
+    ours = {o.seed: o for o in outcomes}
+    both = [(ours[s].fit, value) for s, value in peers.items() if s in ours and np.isfinite(value)]
+    if not both:
+        return []
+    return [
+        "",
+        f"lme4 (`lmer`, default optimiser) fits {len(both):,} of the first {len(peers):,} designs:",
+        "",
+        "| | number |",
+        "|---|---|",
+        f"| lme4 ends above the fit | {sum(theirs > fit + TOLERANCE for fit, theirs in both):,} |",
+        f"| the fit is above lme4 | {sum(fit > theirs + TOLERANCE for fit, theirs in both):,} |",
+    ]
+
+
+CONTEXTUAL = "## Slopes between levels and within them"
+
+
+def contextual_part(outcomes: Sequence[Outcome], starts: int, peers: dict[int, float]) -> str:
+    """The table of designs whose criterion often has two minima, far from one another."""
+    plain = [o for o in outcomes if not o.flagged]
+    worse = _above(plain)
+    lines = [
+        CONTEXTUAL,
+        "",
+        f"{len(outcomes):,} random designs of 8 to 2,000 rows with a covariate whose slope between levels is another than within them",
+        "(`contextual_design`). Effects small beside the errors let the levels tell of the slope, large ones the rows: each may be a",
+        f"maximum, and the start of a search decides which it finds. {starts} starts each.",
+        "",
+        "| Designs | number |",
+        "|---|---|",
+        f"| fitted, converged, the likelihood bounded | {len(plain):,} |",
+        f"| of these, the fit is above the best of the starts | {len(worse):,} |",
+        f"| of these, the best of the starts is above the fit | {sum(o.fit < o.best - TOLERANCE for o in plain):,} |",
+        f"| flagged, or refused by name | {len(outcomes) - len(plain):,} |",
+        *beside_lme4(plain, peers),
+    ]
+    if worse:
+        lines += ["", "Above the best of the starts:", "", "| seed | rows | kind | by |", "|---|---|---|---|"]
         lines += [f"| {o.seed} | {o.n} | {o.kind} | {o.fit - o.best:.2g} |" for o in worse]
     return "\n".join(lines) + "\n"
 
@@ -202,20 +237,30 @@ def main() -> int:
     parser.add_argument("--designs", type=int, default=2000)
     parser.add_argument("--starts", type=int, default=14)
     parser.add_argument("--peers", type=int, default=300, help="designs that lme4 fits as well")
+    parser.add_argument("--contextual", type=int, default=500, help="designs with other slopes between levels than within them")
     parser.add_argument("--structured", type=int, default=300, help="designs with structured errors or variance functions")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--write", action="store_true", help="write docs/optimum.md")
     given = parser.parse_args()
-    first, _, second = PAGE.read_text().partition(STRUCTURED)
-    parts, worse = [first.rstrip() + "\n", STRUCTURED + second], []
+    head, _, rest = PAGE.read_text().partition(CONTEXTUAL)
+    middle, _, last = rest.partition(STRUCTURED)
+    parts, worse = [head.rstrip() + "\n", CONTEXTUAL + middle.rstrip() + "\n", STRUCTURED + last], []
+    few = min(given.starts, STRUCTURED_STARTS)
     with ProcessPoolExecutor(given.workers) as pool:
+
+        def search(make: Callable[[int], RandomDesign | StructuredDesign], count: int, starts: int) -> list[Outcome]:
+            found = list(pool.map(partial(compared, starts=starts, make=make), range(count), chunksize=10))
+            worse.extend(_above(found))
+            return found
+
         if given.designs:
-            outcomes = list(pool.map(partial(compared, starts=given.starts), range(given.designs), chunksize=20))
-            parts[0], worse = page(outcomes, given.starts, lme4(range(min(given.peers, given.designs)))), _above(outcomes)
+            outcomes = search(random_design, given.designs, given.starts)
+            parts[0] = page(outcomes, given.starts, lme4(range(min(given.peers, given.designs))))
+        if given.contextual:
+            outcomes = search(contextual_design, given.contextual, given.starts)
+            parts[1] = contextual_part(outcomes, given.starts, lme4(range(min(given.peers, given.contextual)), contextual_design))
         if given.structured:
-            starts = min(given.starts, STRUCTURED_STARTS)
-            outcomes = list(pool.map(partial(compared, starts=starts, structured=True), range(given.structured), chunksize=10))
-            parts[1], worse = structured_part(outcomes, starts), [*worse, *_above(outcomes)]
+            parts[2] = structured_part(search(structured_design, given.structured, few), few)
     text = "\n".join(parts)
     print(text)
     if given.write:

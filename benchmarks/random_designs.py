@@ -145,3 +145,28 @@ def _fixed(r: np.random.Generator, kind: str) -> list[str]:
         found.append("x1:f" if {"f", "x1"} <= set(found) else "f")
     found = list(dict.fromkeys(found))
     return ["1"] if r.random() < 0.05 else found
+
+
+CONTEXTUAL = {
+    "int": ("x + (1|g)", "x + z + (1|g)"),
+    "slope": ("x + (z|g)",),
+    "own slope": ("x + (x|g)",),
+    "slopebar": ("x + (z||g)",),
+    "cross": ("x + (1|g) + (1|h)",),
+}
+
+
+def contextual_design(seed: int) -> RandomDesign:
+    """8 to 2,000 rows with a covariate whose slope between levels is another than within them: the criterion often has two minima."""
+    r = np.random.default_rng(seed)
+    K, m = int(r.integers(4, 40)), int(r.integers(2, 50))
+    g, n = np.repeat(np.arange(K), m), K * m
+    means = r.normal(size=K) * 10 ** r.uniform(-0.5, 1.5)
+    data = pd.DataFrame({"g": _labels("g", g, 2), "h": _labels("h", r.integers(0, int(r.integers(3, 12)), n), 2), "z": r.normal(size=n)})
+    within, slopes = r.normal(size=n), 2.0 * r.normal(size=2)
+    data["x"] = means[g] + within
+    effects, errors = r.normal(size=K) * 10 ** r.uniform(-1, 0.5), r.normal(size=n) * 10 ** r.uniform(-0.5, 1)
+    data["y"] = slopes[0] * within + slopes[1] * means[g] + effects[g] + errors
+    kind = str(r.choice(list(CONTEXTUAL)))
+    formula = f"y ~ {r.choice(CONTEXTUAL[kind])}"
+    return RandomDesign(seed, kind, formula, data, None, None, bool(r.random() < 0.5))

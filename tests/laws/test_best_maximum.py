@@ -54,7 +54,7 @@ def test_no_start_ends_lower_than_the_fit(seed: int) -> None:
 
 def searched_from_many(seed: int) -> tuple[float, float] | None:
     """The criterion of the fit and of the best of the starts; None where a check says why there is none."""
-    outcome = compared(seed, 4, structured=True)
+    outcome = compared(seed, 4, structured_design)
     return None if outcome.flagged else (outcome.fit, outcome.best)
 
 
