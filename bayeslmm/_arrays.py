@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from numbers import Integral
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from bayeslmm.errors import Check, SpecificationError, UnknownCheckError, show_value
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Array = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -89,12 +91,11 @@ def fill_mask(values: Any) -> Any:
 
 def is_counted(labels: pd.Index[Any]) -> bool:
     """Whether labels only count, from 0 on: those of what was given none."""
-    return isinstance(labels, pd.RangeIndex) and labels.start == 0 and labels.step == 1
+    return [getattr(labels, name, None) for name in ("start", "step")] == [0, 1]  # of a RangeIndex; formulas are read without pandas
 
 
 def _is_labelled(values: Any) -> bool:
-    axes = values.axes if isinstance(values, pd.Series | pd.DataFrame) else []
-    return not all(map(is_counted, axes))
+    return hasattr(values, "iloc") and not all(map(is_counted, values.axes))
 
 
 def numbers_of(values: Any, argument: str, remedy: str = "give numbers", *, labelled: bool = False) -> Array:

@@ -391,12 +391,11 @@ class Encoding:
 
         Errors: `PredictionError` for an absent column, a level that the fit has not seen, a column of another kind.
         """
-        return self.fixed_block.encode(_source(frame, self.fixed_block.columns)), self.fixed_block.names
+        return self.fixed_block.encode(_source(frame, self.fixed_columns)), self.fixed_block.names
 
     def random(self, frame: Any) -> tuple[tuple[Array, Codes], ...]:
         """Per term its Z (n, q) and the codes (n,) of its levels; -1 where the level is new or missing."""
-        columns = tuple(name for coder in self.random_coders for name in (*coder.block.columns, *coder.group.factor.columns))
-        source = _source(frame, tuple(dict.fromkeys(columns)))
+        source = _source(frame, self.columns_of_terms)
         return tuple((coder.block.encode(source), coder.group.codes(source)) for coder in self.random_coders)
 
     def random_columns(self, frame: Any) -> tuple[Array, ...]:
@@ -408,9 +407,19 @@ class Encoding:
     @cached_property
     def columns(self) -> tuple[str, ...]:
         """All columns of the data that it reads, but for the response."""
-        blocks = [self.fixed_block.columns, *(atom.columns for atom in self.offsets)]
-        blocks += [(*coder.block.columns, *coder.group.factor.columns) for coder in self.random_coders]
-        return tuple(dict.fromkeys([*(name for block in blocks for name in block), *filter(None, [self.offset_column])]))
+        offsets = [name for atom in self.offsets for name in atom.columns]
+        return tuple(dict.fromkeys([*self.fixed_columns, *offsets, *self.columns_of_terms, *filter(None, [self.offset_column])]))
+
+    @cached_property
+    def fixed_columns(self) -> tuple[str, ...]:
+        """Those of the fixed effects."""
+        return self.fixed_block.columns
+
+    @cached_property
+    def columns_of_terms(self) -> tuple[str, ...]:
+        """Those of the random terms and of their groups."""
+        names = (name for coder in self.random_coders for name in (*coder.block.columns, *coder.group.factor.columns))
+        return tuple(dict.fromkeys(names))
 
     def labels(self, frame: Any, term: int) -> NDArray[np.object_]:
         """(n,) labels of the levels of a term, new ones too; None where missing."""

@@ -113,33 +113,45 @@ _GIVE_A_FRAME = "give a pandas, polars or pyarrow frame, or a mapping of column 
 class ColumnTable:
     """Columns by name.
 
-    frame : pandas frame with unique string names (the caller's own object when that is pandas: never written to)
+    given : pandas frame with unique string names (the caller's own object when that is pandas: never written to), or columns of one length
     names : all names of the data, also of columns that were not read
     """
 
-    frame: pd.DataFrame
+    given: pd.DataFrame | Mapping[str, Any]
     names: tuple[str, ...]
     _series: dict[str, pd.Series[Any]] = field(default_factory=dict)
     _rows: int = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_rows", len(self.frame))
+        columns = self.given
+        rows = len(columns) if isinstance(columns, pd.DataFrame) else len(next(iter(columns.values()), ()))
+        object.__setattr__(self, "_rows", rows)
 
     def __len__(self) -> int:
         return self._rows
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """The columns as a frame; where there was none, it is made when it is asked for: one row is read in a third of its time."""
+        if not isinstance(self.given, pd.DataFrame):
+            object.__setattr__(self, "given", pd.DataFrame({name: self.series(name) for name in self.given}))
+        return cast("pd.DataFrame", self.given)
 
     def series(self, name: str) -> pd.Series[Any]:
         """The column, or an error that names the nearest ones; nothing outside the data is looked at."""
         if name not in self._series:
             try:
-                self._series[name] = self.frame[name]
+                column = self.given[name]
             except KeyError:
                 raise absent_column_error(name, self.names) from None
+            self._series[name] = column if isinstance(column, pd.Series) else pd.Series(column, name=name)
         return self._series[name]
 
     def dtypes(self) -> Iterable[tuple[str, Any]]:
-        """Each column of the frame and its dtype."""
-        if len(self._series) == self.frame.shape[1]:
+        """Each column and its dtype."""
+        if not isinstance(self.given, pd.DataFrame):
+            return [(name, self.series(name).dtype) for name in self.given]
+        if len(self._series) == self.given.shape[1]:
             return [(name, series.dtype) for name, series in self._series.items()]
         return zip(self.frame.columns.tolist(), self.frame.dtypes.to_numpy(), strict=True)
 
@@ -217,7 +229,8 @@ def _pandas_table(data: pd.DataFrame, used: Sequence[str]) -> ColumnTable:
 
 def require_columns(table: ColumnTable, used: Sequence[str]) -> None:
     """Raise what `read_table` raises for columns that are absent, or look like another."""
-    _require_columns(table.frame.index.names, used, table.names)
+    index = table.given.index.names if isinstance(table.given, pd.DataFrame) else ()
+    _require_columns(index, used, table.names)
 
 
 def _require_columns(index: Sequence[Hashable], used: Sequence[str], names: tuple[str, ...]) -> None:
@@ -240,6 +253,8 @@ def names_of_columns(data: Any) -> tuple[str, ...] | None:
     """Names of the columns of a frame or a mapping; None where only reading it tells."""
     if isinstance(data, Mapping):
         return tuple(map(str, data))
+    if isinstance(data, pd.DataFrame):
+        return tuple(map(str, data.columns.tolist()))
     names = None if hasattr(data, "collect") else getattr(data, "columns", None)  # a lazy frame warns that its columns cost something
     return tuple(map(str, names)) if isinstance(names, list | pd.Index) else None
 
@@ -274,7 +289,7 @@ def _mapping_table(data: Mapping[Any, Any], used: Sequence[str]) -> ColumnTable:
     if len(set(lengths.values())) > 1:
         shown = ", ".join(f"{name}: {length}" for name, length in lengths.items())
         raise DataError("the columns have unequal lengths", shown, "give columns of one length")
-    return ColumnTable(pd.DataFrame(columns), names)
+    return ColumnTable(columns, names)
 
 
 def _one_column(name: str, values: Any) -> Any:

@@ -74,19 +74,17 @@ class GroupCoder:
 
     def codes(self, source: Columns) -> Codes:
         """(n,) codes into the levels of the fit; -1 for a level that the fit has not seen or a missing label."""
+        parts = [_known_places(source, column, place) for column, place in zip(self.factor.columns, self.places, strict=True)]
+        if self.combinations is None:
+            return parts[0]
         key = np.zeros(len(source), dtype=np.int64)
         known = np.ones(len(source), dtype=bool)
-        for column, place, levels in zip(self.factor.columns, self.places, self.levels, strict=True):
-            here = source.read_factor(column).levels
-            table = np.array([place(level) for level in here] + [-1], dtype=np.int64)
-            part = table[source.codes(column)]
+        for part, levels in zip(parts, self.levels, strict=True):
             known &= part >= 0
             key = key * len(levels) + part
-        if self.combinations is not None:
-            found = np.minimum(np.searchsorted(self.combinations, key), len(self.combinations) - 1)
-            known &= self.combinations[found] == key
-            key = found
-        return np.where(known, key, -1)
+        found = np.minimum(np.searchsorted(self.combinations, key), len(self.combinations) - 1)
+        known &= self.combinations[found] == key
+        return np.where(known, found, -1)
 
     def labels(self, source: Columns) -> NDArray[np.object_]:
         """(n,) the label of each row's level, seen or not; None where a column is missing."""
@@ -97,6 +95,14 @@ class GroupCoder:
         labels = np.empty(len(rows), dtype=object)
         labels[:] = rows
         return labels
+
+
+def _known_places(source: Columns, column: str, place: Callable[[Any], int]) -> Codes:
+    """(n,) where the labels of a column stand among the levels of the fit; -1 for what is none of them or is missing."""
+    here, codes = source.read_factor(column).levels, source.codes(column)
+    if len(codes) < len(here):  # of a few rows the levels are looked up, not all that a categorical column may have
+        return np.array([place(here[code]) if code >= 0 else -1 for code in codes.tolist()], dtype=np.int64)
+    return np.array([*map(place, here), -1], dtype=np.int64)[codes]
 
 
 def group_coder(source: Columns, columns: Sequence[str]) -> GroupCoder:

@@ -428,7 +428,8 @@ def _labels(names: tuple[str, ...]) -> pd.Index[str]:
 def prediction_frame(columns: dict[str, Array], rows: NewData) -> pd.DataFrame:
     """The columns beside the index of the rows, NaN in those that miss values, with a warning."""
     # one block: eight times faster than column by column, which counts where one row is asked for
-    out = pd.DataFrame(np.column_stack(list(columns.values())), index=rows.index, columns=_labels(tuple(columns)), copy=False)
+    values = np.column_stack(list(columns.values())) if len(columns) > 1 else np.array([*columns.values()]).T
+    out = pd.DataFrame(values, index=rows.index, columns=_labels(tuple(columns)), copy=False)
     if rows.missing.any():
         out.iloc[np.flatnonzero(rows.missing)] = np.nan
         warn_unpredicted(rows.missing)
@@ -481,7 +482,8 @@ def _through_modes(fit: Estimates, rows: NewData) -> Array:
     """The mean and z'beta of the levels that the fit knows."""
     values = _mean(fit, rows)
     for Z, codes, beta in zip(rows.Zs, rows.codes, fit.modes, strict=True):
-        values = values + np.where(codes >= 0, np.einsum("nq,nq->n", Z, beta[codes]), 0.0)
+        own = np.einsum("nq,nq->n", Z, beta[codes])
+        values = values + (np.where(codes >= 0, own, 0.0) if (codes < 0).any() else own)
     return values
 
 
