@@ -65,6 +65,7 @@ MAX_FILE_BYTES = 1 << 36
 
 BROKEN = (
     ArithmeticError,
+    AssertionError,
     AttributeError,
     EOFError,
     LookupError,
@@ -80,7 +81,7 @@ BROKEN = (
 """What zip files, JSON, numbers and npy headers raise that are not as they were written."""
 
 _DIGEST = 64
-_KINDS = "biufc"
+_KINDS = "biuf"
 
 
 def write_archive(path: Path, content: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -169,6 +170,24 @@ def _array(data: bytes, where: str) -> NDArray[Any]:
         raise FormatError(what, where, "save the fit again")
     values = np.frombuffer(data, dtype, offset=stream.tell())
     return values.reshape(shape, order="F" if columnwise else "C").copy(order="K")
+
+
+def floats_in(arrays: Mapping[str, NDArray[Any]], name: str) -> NDArray[np.float64]:
+    """An array of a file that has to hold floats. Errors: FormatError."""
+    if arrays[name].dtype != np.float64:
+        raise FormatError(f"{name} holds {arrays[name].dtype} and not floats", name, "save the fit again")
+    return arrays[name]
+
+
+def places_in(arrays: Mapping[str, NDArray[Any]], name: str, below: int) -> NDArray[np.int64]:
+    """An array of a file that has to hold places from 0 to below a number, for what sums by place writes where they point.
+
+    Errors: FormatError.
+    """
+    values = arrays[name]
+    if values.dtype.kind != "i" or (values.size and not 0 <= int(values.min()) <= int(values.max()) < below):
+        raise FormatError(f"{name} points to other places than the {below:,} there are", name, "save the fit again")
+    return values
 
 
 def to_json(value: Any) -> Any:

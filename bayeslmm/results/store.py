@@ -6,17 +6,18 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array, freeze, readonly
 from bayeslmm._io import as_path
+from bayeslmm._types import FitMethod
 from bayeslmm.data.design import Design, ResidualDesign
 from bayeslmm.data.grouping import GroupingFactor
 from bayeslmm.data.residual import row_places
-from bayeslmm.errors import FormatError, MismatchError
+from bayeslmm.errors import Check, FormatError, MismatchError, show_value
 from bayeslmm.estimate.estimate import Estimate, estimates_at
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.random_effects.cross_products import factors_of
@@ -27,7 +28,18 @@ from bayeslmm.partitions.first_pass import COUNT, ColumnRange, FirstPass
 from bayeslmm.partitions.moments import CoincidingFactors, ColumnMoments, IncrementalQR, SpanningRows, SumsByLevel, empty_sums
 from bayeslmm.partitions.subjects import CountedSubjects
 from bayeslmm.partitions.sums import Learning, problem_of_sums, sum_design, template_of
-from bayeslmm.results.archive import Arrays, from_json, open_frame, open_index, store_frame, store_index, to_json, write_archive
+from bayeslmm.results.archive import (
+    Arrays,
+    floats_in,
+    from_json,
+    open_frame,
+    open_index,
+    places_in,
+    store_frame,
+    store_index,
+    to_json,
+    write_archive,
+)
 from bayeslmm.results.estimates import Estimates, FittedModel
 from bayeslmm.specification.model_spec import ModelArguments, ModelSpec
 
@@ -163,7 +175,24 @@ def open_estimate(plain: dict[str, Any], arrays: Arrays) -> Estimate:
     values: dict[str, Any] = {"elapsed": math.nan} | {name: from_json(value) for name, value in plain.items()}
     values |= {name.removeprefix("estimate/"): freeze(array) for name, array in arrays.items() if name.startswith("estimate/")}
     values["path"] = tuple(zip(map(freeze, arrays["path/x"]), map(float, arrays["path/value"]), strict=True))
-    return Estimate(**values)
+    found = Estimate(**values)
+    for kind, names in _KINDS_OF_ESTIMATES.items():
+        for name in names:
+            value = getattr(found, name)
+            if not isinstance(value, kind) or (kind is float and isinstance(value, bool)):
+                raise FormatError(f"{name} of the saved fit is {show_value(value)}", name, "save the fit again")
+    if found.method not in get_args(FitMethod) or not all(isinstance(check, Check) for check in found.checks):
+        raise FormatError(f"the saved fit is one by {show_value(found.method)}, or its checks are none", "method", "save the fit again")
+    return found
+
+
+_KINDS_OF_ESTIMATES: dict[type, tuple[str, ...]] = {
+    str: ("method",),
+    float: ("sigma", "criterion"),
+    bool: ("converged", "interrupted", "singular"),
+    tuple: ("checks",),
+    np.ndarray: ("x", "theta", "alpha", "vcov", "gradient"),
+}
 
 
 def open_design(design: Design, content: dict[str, Any], arrays: Arrays) -> Design:
@@ -231,6 +260,8 @@ def _compare_estimates(stored: Estimate, again: Mapping[str, Any], theta: Array)
         yield "theta", stored.theta, value, share * np.maximum(1.0, np.abs(value))
     yield "alpha", stored.alpha, again["alpha"], share * errors
     yield "vcov", stored.vcov, again["vcov"], share * np.outer(errors, errors)
+    if stored.method != "MAP":
+        yield "the gradient", stored.gradient, again["gradient"], share * max(1.0, abs(again["criterion"]))
 
 
 def _as_list(value: Any) -> str:
@@ -296,6 +327,8 @@ def open_sums(spec: ModelSpec, content: Mapping[str, Any], arrays: Arrays, known
         for name, (total, low, high, integer, values) in content["ranges"].items()
     }
     survey.weights, survey.log_weights, survey.inverse_weights, scale = (float(value) for value in content["weights"])
+    if not (0.0 < scale < math.inf) or (spec.weights is None and scale != 1.0):
+        raise FormatError(f"weights are said to be divided by {scale:g}", "sums", "save the fit again")
     survey.cells = None if content["cells"] is None else _frame(content["cells"], "sums/cells", arrays).rename(columns={str(COUNT): COUNT})
     moments = ColumnMoments(
         _triangle("sums/columns", arrays),
@@ -309,14 +342,16 @@ def open_sums(spec: ModelSpec, content: Mapping[str, Any], arrays: Arrays, known
     design, standardization = template_of(learning, survey, learnt, moments, scale)
     factors = factors_of(design)
     total = empty_sums(factors, [factor.K for factor in factors], len(design.kept) + 1, standardization)
-    total.n, total.Xy = n, arrays["sums/Xy"].copy()
+    total.n, total.Xy = n, _sums_in(arrays, "sums/Xy", total.Xy.shape)
     for f in range(len(factors)):
-        total.diagonal[f], total.with_Xy[f] = arrays[f"sums/diagonal/{f}"].copy(), arrays[f"sums/with_Xy/{f}"].copy()
+        total.diagonal[f] = _sums_in(arrays, f"sums/diagonal/{f}", total.diagonal[f].shape)
+        total.with_Xy[f] = _sums_in(arrays, f"sums/with_Xy/{f}", total.with_Xy[f].shape)
     for (f, g), lines in total.pairs.items():
         for a, line in enumerate(lines):
             for b, pairs in enumerate(line):
-                row, column, values = (arrays[f"sums/pairs/{f}/{g}/{a}/{b}/{part}"] for part in ("row", "column", "values"))
-                pairs.add(row, column, values)
+                place, (K, L) = f"sums/pairs/{f}/{g}/{a}/{b}", pairs.shape
+                row, column = places_in(arrays, f"{place}/row", K), places_in(arrays, f"{place}/column", L)
+                pairs.add(row, column, floats_in(arrays, f"{place}/values"))
     sums = SumsByLevel(factors, tuple(np.arange(factor.K) for factor in factors), total)
     alike = CoincidingFactors({(a, b): np.zeros(0, np.int64) for a, b in content["alike"]})
     spanning = SpanningRows(
@@ -364,7 +399,10 @@ def _open_patterns(spec: ModelSpec, content: Mapping[str, Any], arrays: Arrays) 
     levels_of, missing, positions, axes, *places = from_json(content["visits"])
     batches = []
     for i in range(content["batches"]):
-        count, G, place, group = (arrays[f"sums/patterns/{i}/{name}"] for name in ("count", "G", "place", "group"))
+        within = f"sums/patterns/{i}"
+        count, G = (floats_in(arrays, f"{within}/{name}") for name in ("count", "G"))
+        place = places_in(arrays, f"{within}/place", max(1, len(levels_of)))
+        group = places_in(arrays, f"{within}/group", max(1, len(factors["group"].levels) if "group" in factors else 1))
         batches.append(PooledBatch(count, G, BlockRows(place, None, group, None)))
     residual = ResidualDesign(
         spec=term,
@@ -401,6 +439,14 @@ def _opened_state(value: Any) -> Any:
     if isinstance(value, dict) and set(value) == {"mapping"}:
         return {from_json(key): _opened_state(item) for key, item in value["mapping"]}
     return np.asarray(from_json(value["array"])) if isinstance(value, dict) and set(value) == {"array"} else from_json(value)
+
+
+def _sums_in(arrays: Arrays, name: str, shape: tuple[int, ...]) -> Array:
+    """Finite sums of the shape that the model gives them. Errors: FormatError."""
+    values = floats_in(arrays, name)
+    if values.shape != shape or not np.isfinite(values).all():
+        raise FormatError(f"{name} is not {' x '.join(map(str, shape))} finite numbers", name, "save the fit again")
+    return values.copy()
 
 
 def _frame(content: Any, name: str, arrays: Arrays) -> pd.DataFrame:

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pytest
 
 import bayeslmm as blm
-from bayeslmm.errors import FormatError, MismatchError, StoreError
+from bayeslmm.errors import BayesLMMError, FormatError, MismatchError, StoreError
 
 
 def assert_equal(one: blm.Fit, other: blm.Fit) -> None:
@@ -397,3 +397,60 @@ def test_draws_of_a_variance_function_in_older_files_are_in_units_of_its_covaria
     forge_array(path, "draws/phi", on_its_axis)
     forge_array(path, "draws/log_density", lambda values: values - block.log_volume)
     np.testing.assert_array_equal(blm.load(path).tree.posterior["expon"], post.tree.posterior["expon"])
+
+
+ADDED_UP: dict[str, Callable[[pd.DataFrame], blm.Fit]] = {
+    "slopes": lambda d: blm.LMM("Reaction ~ Days + (Days | Subject)", d).fit(),
+    "crossed, weights": lambda d: blm.LMM("Reaction ~ Days * f + (1 | Subject) + (1 | k)", d, weights="w").fit("ML"),
+    "visits by group": lambda d: blm.LMM("Reaction ~ Days", d, residual="cs(Days | f / Subject)").fit(),
+    "posterior mode": lambda d: blm.LMM("Reaction ~ Days + (Days | Subject)", d, priors=blm.Priors(alpha="normal")).fit("MAP"),
+}
+
+
+def forged_arrays(values: np.ndarray) -> dict[str, np.ndarray]:
+    """What an array of a file may be made to hold."""
+    middle = np.zeros(values.shape, bool)
+    middle.reshape(-1)[values.size // 2 :][:1] = True
+    found = {"two axes more": values[None, None], "complex": values.astype(complex), "text": np.full(values.shape, "x")}
+    if values.ndim:
+        found |= {"short": values[:-1], "long": np.concatenate([values, values[-1:]]), "none": values[:0]}
+    if values.dtype.kind == "f":
+        return found | {name: np.where(middle, value, values) for name, value in (("nan", np.nan), ("inf", np.inf))}
+    ends = {name: np.where(middle, value, values) for name, value in (("last", np.iinfo(values.dtype).max), ("first", -2))}
+    return found | {"floats": values.astype(float)} | ends
+
+
+@pytest.mark.parametrize("name", ADDED_UP)
+def test_whatever_an_array_is_made_to_hold_is_refused_or_says_nothing(name: str, sleepstudy: pd.DataFrame, tmp_path: Path) -> None:
+    data = sleepstudy.assign(
+        f=np.where(sleepstudy["Subject"].astype(int) % 2 == 0, "even", "odd"), k=np.arange(180) % 7, w=1.0 + np.arange(180) % 3
+    )
+    fit, path = ADDED_UP[name](data), tmp_path / "fit.zip"
+    fit.save(path, rows=False)
+    whole, expected = path.read_bytes(), blm.load(path).tidy("all")
+    for member in told(path)["arrays"]:  # type: ignore[attr-defined]
+        path.write_bytes(whole)
+        held = np.load(io.BytesIO(zipfile.ZipFile(path).read(told(path)["arrays"][member])))  # type: ignore[index]
+        for how, values in forged_arrays(held).items():
+            path.write_bytes(whole)
+            forge_array(path, member, lambda _, values=values: values)
+            try:
+                found = blm.load(path).tidy("all")
+            except BayesLMMError:
+                continue
+            pd.testing.assert_frame_equal(found, expected, obj=f"{member} {how}", rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("member", ["method", "sigma", "criterion", "converged", "interrupted", "singular", "checks"])
+@pytest.mark.parametrize("value", [None, "x", [], {}, [[], []], {"tuple": ["x"]}, True], ids=str)
+def test_an_estimate_of_another_type_is_refused(fit: blm.Fit, tmp_path: Path, member: str, value: Any) -> None:
+    path = tmp_path / "fit.zip"
+    fit.save(path)
+    header = told(path)
+    estimate = header["content"]["estimate"]  # type: ignore[index]
+    if isinstance(value, bool) and isinstance(estimate[member], bool):
+        return
+    estimate[member] = value
+    resealed(path, {"fit.json": json.dumps(header).encode()})
+    with pytest.raises(StoreError):
+        blm.load(path)
