@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from numbers import Integral
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bayeslmm.errors import Check, SpecificationError, UnknownCheckError, show_value
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 Array = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -89,9 +86,10 @@ def fill_mask(values: Any) -> Any:
     return np.ma.filled(values.astype(np.float64), np.nan) if isinstance(values, np.ma.MaskedArray) else values
 
 
-def is_counted(labels: pd.Index[Any]) -> bool:
-    """Whether labels only count, from 0 on: those of what was given none."""
-    return [getattr(labels, name, None) for name in ("start", "step")] == [0, 1]  # of a RangeIndex; formulas are read without pandas
+def is_counted(labels: Any) -> bool:
+    """Whether the labels of pandas only count, from 0 on: those of what was given none."""
+    # by name: formulas are read without pandas
+    return type(labels).__name__ == "RangeIndex" and bool(labels.start == 0 and labels.step == 1)
 
 
 def _is_labelled(values: Any) -> bool:

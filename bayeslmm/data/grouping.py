@@ -102,7 +102,7 @@ def _known_places(source: Columns, column: str, place: Callable[[Any], int]) -> 
     here, codes = source.read_factor(column).levels, source.codes(column)
     if len(codes) < len(here):  # of a few rows the levels are looked up, not all that a categorical column may have
         return np.array([place(here[code]) if code >= 0 else -1 for code in codes.tolist()], dtype=np.int64)
-    return np.array([*map(place, here), -1], dtype=np.int64)[codes]
+    return np.asarray(np.array([*map(place, here), -1], dtype=np.int64)[codes])
 
 
 def group_coder(source: Columns, columns: Sequence[str]) -> GroupCoder:

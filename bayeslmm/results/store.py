@@ -178,7 +178,7 @@ def open_estimate(plain: dict[str, Any], arrays: Arrays) -> Estimate:
     found = Estimate(**values)
     for kind, names in _KINDS_OF_ESTIMATES.items():
         for name in names:
-            value = getattr(found, name)
+            value = values[name]
             if not isinstance(value, kind) or (kind is float and isinstance(value, bool)):
                 raise FormatError(f"{name} of the saved fit is {show_value(value)}", name, "save the fit again")
     if found.method not in get_args(FitMethod) or not all(isinstance(check, Check) for check in found.checks):
