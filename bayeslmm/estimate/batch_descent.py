@@ -22,7 +22,7 @@ from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel
 from bayeslmm.likelihood.starting_values import levels_of, levels_of_rows, line_moments, separate
 from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel
-from bayeslmm.likelihood.structured.residual_structure import GroupedStructure, SpatialStructure
+from bayeslmm.likelihood.structured.residual_structure import GroupedStructure, SpatialStructure, VisitStructure
 
 SUFFICIENT_DECREASE = 1e-4
 """Share of the decrease that the slope promises that a step has to bring."""
@@ -256,10 +256,11 @@ HEAVY_ENTRIES = 1 << 17
 class ScaledLine:
     """Points (t, size) on a line along the sd of some columns of a term's effects.
 
+    columns : none of errors, of which the line is along the sd of what the visits of a subject share
     sizes : (t,) their sds; own : that of the point which the line goes through
     """
 
-    term: TermParameters
+    term: TermParameters | None
     columns: Array
     own: float
     sizes: Array
@@ -297,9 +298,34 @@ def scaled_lines(problem: Problem, x: Array, unit: float, *, sparse: bool = Fals
     return lines
 
 
+def shared_line(problem: Problem, x: Array) -> list[ScaledLine]:
+    """The line along the sd of what the visits of a subject share, beside errors of variance 1 that they do not; empty where none is.
+
+    It passes by x, whose structure need not have such members: the nearest ones stand for them, with the sds of x.
+    """
+    kernel = problem.structured
+    structure = None if kernel is None else kernel.structure
+    if kernel is None or not isinstance(structure, VisitStructure) or problem.random.size or structure.covariance.name == "us":
+        return []  # effects beside errors have lines of their own, and unstructured errors hardly ever a second minimum
+    covariance = structure.covariance
+    R = covariance.matrix(structure.split_groups(x[kernel.residual_part]))
+    sds, m = np.sqrt(np.einsum("gii->gi", R)), covariance.q
+    if m < 2 or not (sds > 0.0).all():
+        return []
+    C = R / (sds[:, :, None] * sds[:, None, :])
+    shared = min(max(float((C.sum(axis=(1, 2)) - m).mean()) / (m * (m - 1)), 0.0), 1.0 - 1e-12)
+    sizes = np.array(SCANNED[1::2])
+    points = np.tile(x, (len(sizes), 1))
+    for moved, size in zip(points, sizes, strict=True):
+        member = (np.eye(m) + size**2) / (1.0 + size**2)
+        sets = np.array([covariance.from_matrix(own[:, None] * member * own) for own in sds])
+        moved[kernel.residual_part] = structure.join_groups(sets)[1]
+    return [ScaledLine(None, np.empty(0), float(np.sqrt(shared / (1.0 - shared))), sizes, points)]
+
+
 def valleys_aside(problem: Problem, restricted: bool, x: Array, value: float, unit: float) -> list[Array]:
     """Points of lines through the end of a search, x with its value, that lie in another valley than it does."""
-    lines = scaled_lines(problem, x, unit)
+    lines = scaled_lines(problem, x, unit) + shared_line(problem, x)
     if not lines:
         return []
     values = problem.criterion.values(np.concatenate([line.points for line in lines]), restricted)
@@ -327,6 +353,7 @@ def _other_valleys(lines: Sequence[ScaledLine], values: Array, x: Array) -> NDAr
     """Which points of lines lie in another valley than the ends x (B, size) of searches; values : (B, points of all lines)."""
     found = []
     for line, own in zip(lines, np.split(values, _ends_of(lines), axis=1), strict=True):
+        assert line.term is not None
         T = line.term.covariance.factor(x[:, line.term.part])
         sd = np.sqrt((T[:, line.columns] ** 2).sum(axis=(1, 2)) / len(line.columns))
         steps = np.abs(np.log(line.sizes) - np.log(np.maximum(sd, line.sizes[0]))[:, None])

@@ -283,7 +283,7 @@ def _search(problem: Problem, restricted: bool, start: Array | None, near: bool 
         outcome, certificate = lowest([] if near else without_strata(problem, outcome.point.x))
         looked = not at_once and bool(problem.random.size or crowded)
         starts = [lower.x for lower in _lower_points(problem, restricted, outcome.point, crowded)] if looked else []
-        if looked:
+        if not at_once and problem.size:
             unit = typical_sd(problem, outcome.point.x)
             starts += valleys_aside(problem, restricted, outcome.point.x, outcome.point.value, unit)
         if crowded and problem.structured is not None:

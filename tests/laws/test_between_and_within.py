@@ -11,6 +11,7 @@ import pytest
 import bayeslmm as blm
 from bayeslmm.errors import IdentifiabilityError
 from bayeslmm.estimate.newton import minimise_criterion
+from benchmarks.optimum import best_of_starts
 
 pytestmark = pytest.mark.filterwarnings("ignore::bayeslmm.errors.BayesLMMWarning")
 
@@ -75,3 +76,31 @@ def test_many_responses_end_where_each_does(seed: int) -> None:
         pytest.skip("as many random effects as rows")
     alone = [model.with_response(Y[name].to_numpy()).fit().loglik for name in Y]
     np.testing.assert_allclose(many, alone, atol=1e-4)
+
+
+RESIDUALS = ("cs", "ar1", "toep", "csh", "ar1h", "us")
+
+
+def visits(seed: int) -> tuple[str, pd.DataFrame]:
+    """6 to 39 subjects of up to seven visits, a tenth of the rows lost."""
+    rng = np.random.default_rng(seed)
+    K, m = int(rng.integers(6, 40)), int(rng.integers(3, 8))
+    data = pd.DataFrame({"g": np.repeat(np.arange(K), m), "visit": np.tile(np.arange(m), K)})
+    data["x"] = (rng.normal(size=K) * 10 ** rng.uniform(-0.5, 1.5))[data["g"]] + rng.normal(size=K * m)
+    data["y"] = responses(data, rng, 1)["y0"]
+    return f"{RESIDUALS[seed % len(RESIDUALS)]}(visit | g)", data[rng.random(K * m) < 0.9]
+
+
+SERIAL = (14, 15, 24, 109)
+"""Of those below, as above."""
+
+
+@pytest.mark.parametrize("seed", [*SERIAL, *(pytest.param(k, marks=pytest.mark.slow) for k in range(180) if k not in SERIAL)])
+def test_errors_that_a_subject_shares_are_found_as_effects_are(seed: int) -> None:
+    residual, data = visits(seed)
+    model = blm.LMM("y ~ x", data, residual=residual)
+    try:
+        fit = model.fit()
+    except IdentifiabilityError:
+        pytest.skip("a likelihood without a bound")
+    assert fit.criterion <= best_of_starts(model.problem, True, 12, seed) + 1e-4

@@ -15,7 +15,7 @@ import numpy as np
 from bayeslmm._arrays import Array, freeze
 from bayeslmm.bayes.log_posterior.density import Density, density
 from bayeslmm.errors import Check, FormatError, MismatchError, PriorError
-from bayeslmm.estimate.batch_descent import are_valleys, scaled_lines
+from bayeslmm.estimate.batch_descent import are_valleys, scaled_lines, shared_line
 from bayeslmm.estimate.checks import NULL_DIRECTION, typical_sd
 from bayeslmm.estimate.estimate import EXACT_VARIANCE, Estimate, check_not_exact, search
 from bayeslmm.estimate.newton import Interrupted, minimise
@@ -169,12 +169,12 @@ def _with_others(density: Density, mode: PosteriorMode) -> PosteriorMode:
 
 
 def _starts_aside(density: Density, mode: PosteriorMode) -> list[Array]:
-    """phi in other valleys along the sizes of random effects, sigma everywhere the best for them."""
+    """phi in other valleys along the sizes of random effects, or what errors share, sigma everywhere the best for them."""
     problem = density.problem
-    if problem.is_iterative or not problem.random.size or density.layout.sigma is None:
+    if problem.is_iterative or not problem.size or problem.criterion.held is not None:
         return []
     x, _ = density.kernel_points(mode.phi[None])
-    lines = scaled_lines(problem, x[0], typical_sd(problem, x[0]))
+    lines = scaled_lines(problem, x[0], typical_sd(problem, x[0])) + shared_line(problem, x[0])
     begins = []
     for line in lines:
         sigma2 = (problem.criterion.at(own, restricted=True).sigma2 for own in line.points)
