@@ -45,7 +45,15 @@ from bayeslmm.estimate.error_boundary import (
     vanishing_strata,
     without_strata,
 )
-from bayeslmm.estimate.newton import DECREASE_TOLERANCE, MACHINE_EPSILON, MAX_EVALUATIONS, Interrupted, Outcome, minimise_criterion
+from bayeslmm.estimate.newton import (
+    DECREASE_TOLERANCE,
+    MACHINE_EPSILON,
+    MAX_EVALUATIONS,
+    STANDSTILL_DECREASE,
+    Interrupted,
+    Outcome,
+    minimise_criterion,
+)
 from bayeslmm.likelihood.criterion import CriterionPoint
 from bayeslmm.likelihood.prediction import conditional_modes, mode_effects, population_means
 from bayeslmm.likelihood.problem import Problem, by_sums
@@ -75,7 +83,8 @@ def _convergence(problem: Problem, outcome: Outcome[CriterionPoint], interrupted
     if interrupted:
         return Check("convergence", "failed", "interrupted", PREDICTED_DECREASE, "the best point so far is kept; fit again to go on")
     if outcome.converged:
-        return Check("convergence", "passed", predicted, PREDICTED_DECREASE)
+        # where rounding keeps a search from going on, its gradients promise more than there is
+        return Check("convergence", "passed", predicted, PREDICTED_DECREASE if predicted <= PREDICTED_DECREASE else STANDSTILL_DECREASE)
     vanishing = vanishing_strata(problem, outcome.point.x, VANISHING_SD)
     if vanishing:
         remedy = f"the residual sd of {', '.join(vanishing)} goes to 0: {OWN_SD}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import special, stats
 
 from bayeslmm.inference.means.multiplicity import (
     MultivariateT,
@@ -89,3 +89,18 @@ def test_what_is_not_estimable_is_no_member_of_the_family() -> None:
     found = p_values("bonferroni", t, np.full(3, 20.0), EQUAL, 3)
     assert np.isnan(found[1])
     assert found[0] == pytest.approx(2 * 2 * stats.t.sf(2.0, 20))
+
+
+@pytest.mark.parametrize("means", [3, 8])
+def test_tails_of_next_to_no_degrees_of_freedom_are_told_in_silence(means: int) -> None:
+    df = np.array([1e-3, 0.01, 0.1, 1.0, 10.0])
+    with np.errstate(all="raise", under="ignore"):
+        tails = studentized_range_sf(np.full(5, 3.0), means, df)
+    assert ((tails > 0.0) & (tails < 1.0)).all()
+    assert (np.diff(tails) < 0.0).all()
+    # by parts: E P(df s^2 > df R^2 / 9) over the law of the range R
+    for one, tail in zip(df, tails, strict=True):
+        r = np.linspace(0.0, 12.0, 40_001)
+        law = 1.0 - studentized_range_sf(r, means, np.full(len(r), np.inf))
+        below = special.gammaincc(0.5 * one, 0.5 * one * (0.5 * (r[1:] + r[:-1]) / 3.0) ** 2) @ np.diff(law)
+        assert tail == pytest.approx(1.0 - below, abs=1e-7)

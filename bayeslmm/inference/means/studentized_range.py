@@ -41,6 +41,9 @@ LOWEST, HIGHEST = -8.0, 7.0
 LARGEST_RANGE = 12.0
 """The score of k = 2 beyond which a range of normals is not reached."""
 
+SCARCE_DF, SCARCE_NODES = 0.3, 4000
+"""Degrees of freedom below which the scale is integrated out for each range, and steps of that."""
+
 OMITTED_TAIL = 1e-17
 """Probability of the scale, and of the largest, left out at either end."""
 
@@ -51,8 +54,23 @@ def studentized_range_sf(q: Array, k: int, df: Array) -> Array:
     x = _score(q, df)
     if k == 2 or not len(q):
         return np.asarray(special.ndtr(-x))
+    scarce = df < SCARCE_DF
+    if scarce.any():
+        out = np.empty(len(q))
+        out[scarce], out[~scarce] = _scarce_tails(q[scarce], k, df[scarce]), studentized_range_sf(q[~scarce], k, df[~scarce])
+        return out
     inside = np.minimum(x, HIGHEST)
     return np.asarray(special.ndtr(-_interpolate(inside, _inverse(df), k)) * special.ndtr(-x) / special.ndtr(-inside))
+
+
+def _scarce_tails(q: Array, k: int, df: Array) -> Array:
+    """The same where the scale is mostly 0 or huge, by the range instead: P(Q <= q) = E P(df s^2 >= df R^2 / q^2)."""
+    edges = np.linspace(0.0, LARGEST_RANGE, SCARCE_NODES + 1)
+    shares = np.diff(_range_tails(edges, k)[1])
+    middle = 0.5 * (edges[1:] + edges[:-1])
+    with np.errstate(divide="ignore"):
+        below = special.gammaincc(0.5 * df[:, None], 0.5 * df[:, None] * (middle / q[:, None]) ** 2) @ shares
+    return np.asarray(1.0 - below)
 
 
 def studentized_range_quantile(level: float, k: int, df: Array) -> Array:
@@ -146,7 +164,8 @@ def _scores(x: Array, df: Array, k: int) -> Array:
     """y at each x with its df, by integration over the scale."""
     q, finite = _point(x, df), np.isfinite(df)
     half = 0.5 * np.where(finite, df, 1.0)
-    ends = [0.5 * np.log(special.gammaincinv(half, p) / half) for p in (OMITTED_TAIL, SMALL_SHARE)]
+    # with next to no df a share of the scales underflows
+    ends = [0.5 * np.log(np.maximum(special.gammaincinv(half, p), np.finfo(float).tiny) / half) for p in (OMITTED_TAIL, SMALL_SHARE)]
     high = 0.5 * np.log(special.gammainccinv(half, OMITTED_TAIL) / half)
     # where the range of the k passes its median the integrand falls as a step
     step = np.log(_median_range(k) / np.maximum(q, 1e-300))
