@@ -217,6 +217,11 @@ class ARMA(Correlation):
         left = second - cross - np.swapaxes(cross, -1, -2) - rho[..., None, None] * second[..., :1, :, :]
         return np.asarray(left / whole[..., None, None])
 
+    def innovation(self, r: Array) -> Array:
+        ma = self.ma
+        alpha = autoregressive_covariances(r[..., : self.ar], ma + 1, 0)[0]
+        return np.asarray(1.0 / np.sum(moving_weights(r[..., self.ar :])[0] * alpha[..., np.abs(np.arange(-ma, ma + 1))], axis=-1))
+
     def _by_lag(self, r: Array, order: int) -> Array:
         """A derivative of the correlations, its lags in front, at the lags between the rows."""
         places = np.array(self.positions or range(self.q))

@@ -93,6 +93,11 @@ class Correlation(ABC):
     def closest(self, matrix: Array) -> Array:
         """r of a correlation matrix (q, q), NaN where nothing is known: exact for members."""
 
+    def innovation(self, r: Array) -> Array | None:
+        """Variance (...,) of a row given all of a stationary series before it, where its own is 1; None where there is no such series."""
+        del r
+        return None
+
     def factor(self, z: Array) -> Array:
         """L (..., q, q), lower triangular, C = L L'."""
         return cholesky(self.matrix(self.natural(z)))

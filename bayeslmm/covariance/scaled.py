@@ -64,6 +64,11 @@ class Homogeneous(Covariance):
             inner = tuple(Parameter("cov", parameter.rows, parameter.number) for parameter in inner)
         return (Parameter("var"), *inner)
 
+    def innovation_sd(self, natural: Array) -> Array | None:
+        """Standard deviation (...,) of a row given all of its series before it; None where the structure is no stationary series."""
+        part = self.correlation_.innovation(natural[..., 1:])
+        return None if part is None else np.asarray(natural[..., 0] * np.sqrt(part))
+
     def start(self) -> Array:
         return np.concatenate([[1.0], self.correlation_.start()])
 

@@ -39,6 +39,9 @@ class Autoregressive(Correlation):
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.arctanh(r)
 
+    def innovation(self, r: Array) -> Array:
+        return np.asarray((1.0 - r[..., 0]) * (1.0 + r[..., 0]))
+
     def _lags(self) -> Array:
         places = np.array(self.positions or range(self.q), dtype=np.float64)
         return np.abs(np.subtract.outer(places, places))
@@ -112,6 +115,13 @@ class ARMA11(Correlation):
     def from_natural(self, r: Array) -> Array:
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.arctanh(np.stack([r[..., 0], 2.0 * r[..., 1] - r[..., 0]], axis=-1))
+
+    def innovation(self, r: Array) -> Array:
+        # theta of the moving average is the root within 1 of (gamma - rho) (1 + theta^2) = (1 + rho^2 - 2 rho gamma) theta
+        rho, away = r[..., 0], r[..., 1] - r[..., 0]
+        middle = 1.0 + rho**2 - 2.0 * rho * r[..., 1]
+        theta = 2.0 * away / (middle + np.sqrt(np.maximum(middle**2 - 4.0 * away**2, 0.0)))
+        return np.asarray((1.0 - rho) * (1.0 + rho) / (1.0 + 2.0 * rho * theta + theta**2))
 
     def _powers(self, r: Array, down: int) -> Array:
         """d^down/drho^down of rho^(lag-1), 0 on the diagonal."""

@@ -15,7 +15,15 @@ from bayeslmm.errors import SpecificationError
 from bayeslmm.estimate.error_boundary import vanished_parameters
 from bayeslmm.inference.fixed_effects.tests import Inference, coefficient_columns
 from bayeslmm.inference.intervals.bootstrap import bootstrap
-from bayeslmm.inference.intervals.parameters import covariance_parameters, from_scale, parameter_value, scale_speed, to_scale
+from bayeslmm.inference.intervals.parameters import (
+    InnovationSd,
+    covariance_parameters,
+    from_scale,
+    innovation_sds,
+    parameter_value,
+    scale_speed,
+    to_scale,
+)
 from bayeslmm.inference.intervals.profile import profile_limits, standard_error
 from bayeslmm.results.estimates import Estimates
 from bayeslmm.results.fitted import mode_frames, sd_frames
@@ -159,16 +167,18 @@ def tidy_table(
     vcov: VcovMethod | None,
     information: Information,
     conf_method: ConfMethod,
+    innovation: bool = False,
 ) -> pd.DataFrame:
     """The tables asked for, one under the other."""
     require_one_of(effects, get_args(Effects), "effects")
     require_flag(conf_int, "conf_int")
+    require_parameters(innovation, effects)
     conf_method, conf_level = find_word(conf_method, get_args(ConfMethod), "conf_method", CONF_SYNONYMS), require_level(conf_level)
     parts = []
     if effects in ("fixed", "all"):
         parts.append(_fixed_rows(fixed_columns(fit, df, vcov, information), conf_level if conf_int else None))
     if effects in ("ran_pars", "all"):
-        parts.append(parameter_table(fit))
+        parts.append(parameter_table(fit, innovation))
     if conf_int and conf_method != "wald":
         parts = [_with_limits(part, confint(fit, conf_method, conf_level)) for part in parts]
     if effects in ("ran_vals", "all"):
@@ -180,6 +190,14 @@ def tidy_table(
     return pd.DataFrame(out).astype(dict.fromkeys(columns[4:], float))
 
 
+def require_parameters(innovation: bool, effects: str) -> None:
+    """SpecificationError where innovations are asked for in a table without covariance parameters."""
+    if require_flag(innovation, "innovation") and effects not in ("ran_pars", "all"):
+        raise SpecificationError(
+            f"innovation=True adds to the covariance parameters, and effects={effects!r} has none", "innovation", 'effects="ran_pars"'
+        )
+
+
 def _fixed_rows(columns: dict[str, Any], conf_level: float | None) -> pd.DataFrame:
     out = pd.DataFrame({"effect": "fixed", "group": None, "level": None} | columns, index=range(len(columns["term"])))
     return out if conf_level is None else with_limits(out, conf_level)
@@ -189,22 +207,32 @@ ROUNDED_CORRELATION = 1e-8
 """1 - r^2 below which a correlation is 1 but for rounding, and Fisher's z of it no number to have an error."""
 
 
-def parameter_errors(fit: Estimates) -> dict[str, float]:
-    """Standard errors of the covariance parameters, by name: the delta method from the observed information; NaN at the end of a range."""
-    problem, found = fit.problem, {}
+def parameter_errors(fit: Estimates, functions: Sequence[InnovationSd] = ()) -> dict[str, float]:
+    """Standard errors of the covariance parameters, by name: the delta method from the observed information; NaN at the end of a range.
+
+    functions : of the parameters, whose errors are wanted besides
+    """
+    problem = fit.problem
+    found: dict[str, float] = {}
     tau = np.append(fit.estimate.x, 0.5 * np.log(fit.point.sigma2))
     covariance, gone = Inference(fit).curvature.covariance, vanished_parameters(problem, fit.estimate.x)
-    for parameter in covariance_parameters(problem):
+    for parameter in (*covariance_parameters(problem), *functions):
         value, error = parameter_value(parameter, problem, tau), standard_error(parameter, problem, tau, covariance)
         speed = scale_speed(parameter.scale, value)
         at_one = parameter.scale == "fisher" and speed < ROUNDED_CORRELATION
-        known = error > 0 and not at_one and parameter.term not in gone.zero | gone.unknown
+        parts = parameter.own.names if isinstance(parameter, InnovationSd) else (parameter.term,)
+        parts_known = not np.isnan([found.get(name, 0.0) for name in parts]).any()
+        known = error > 0 and not at_one and parts_known and (gone.zero | gone.unknown).isdisjoint(parts)
         found[parameter.term] = speed * error if known else np.nan
     return found
 
 
-def parameter_table(fit: Estimates) -> pd.DataFrame:
-    """Standard deviations, correlations and the parameters of the errors: `sd__Intercept`, `cor__Intercept.Days`, `sd__Observation`."""
+def parameter_table(fit: Estimates, innovation: bool = False) -> pd.DataFrame:
+    """Standard deviations, correlations and the parameters of the errors: `sd__Intercept`, `cor__Intercept.Days`, `sd__Observation`.
+
+    innovation : whether the standard deviations of innovations stand below the parameters of the errors
+    """
+    functions = innovation_sds(fit.problem) if innovation else ()
     rows: list[tuple[str, str, float]] = []
     for entry in varcorr_rows(fit.design.terms, fit.covariances):
         if entry.second is None:
@@ -216,8 +244,10 @@ def parameter_table(fit: Estimates) -> pd.DataFrame:
         rows += [("Residual", str(name), float(value)) for name, value in residual.items()]
     else:
         rows.append(("Residual", "sd__Observation", fit.sigma))
+    tau = np.append(fit.estimate.x, 0.5 * np.log(fit.point.sigma2))
+    rows += [("Residual", one.term, parameter_value(one, fit.problem, tau)) for one in functions]
     groups, terms, values = zip(*rows, strict=True)
-    known = parameter_errors(fit)
+    known = parameter_errors(fit, functions)
     errors = [known.get(f"{term}|{group}", known.get(term, np.nan)) for group, term, _ in rows]
     return pd.DataFrame({"effect": "ran_pars", "group": groups, "level": None, "term": terms, "estimate": values, "std_error": errors})
 

@@ -145,6 +145,7 @@ class Fit(Estimates):
         conf_method: ConfMethod = "wald",
         *,
         information: Information = "expected",
+        innovation: bool = False,
     ) -> pd.DataFrame:
         """One row per parameter: `effect, group, level, term, estimate, std_error, df, statistic, p_value[, conf_low, conf_high]`.
 
@@ -169,6 +170,9 @@ class Fit(Estimates):
             How limits are made: "wald", "profile" or "bootstrap".
         information : {"expected", "observed"}, default "expected"
             Information of the covariance parameters: "expected" or "observed".
+        innovation : bool, default False
+            Whether "ran_pars" has the standard deviation of an error given those before it too, `sd_innovation`: that which `brms` calls
+            sigma beside `ar()` and `arma()`. Of residual structures `ar1` and `arma` alone.
 
         Returns
         -------
@@ -183,7 +187,15 @@ class Fit(Estimates):
         from bayeslmm.inference.tidy import tidy_table
 
         return tidy_table(
-            self, effects, conf_int=conf_int, conf_level=conf_level, df=df, vcov=vcov, information=information, conf_method=conf_method
+            self,
+            effects,
+            conf_int=conf_int,
+            conf_level=conf_level,
+            df=df,
+            vcov=vcov,
+            information=information,
+            conf_method=conf_method,
+            innovation=innovation,
         )
 
     def glance(self) -> pd.DataFrame:

@@ -154,7 +154,9 @@ class Posterior(PosteriorData):
             skipna=skipna,
         )
 
-    def tidy(self, effects: Effects = "fixed", conf_int: bool = False, conf_level: float = 0.95) -> pd.DataFrame:
+    def tidy(
+        self, effects: Effects = "fixed", conf_int: bool = False, conf_level: float = 0.95, *, innovation: bool = False
+    ) -> pd.DataFrame:
         """One row per parameter: `effect, group, level, term, estimate, std_error[, conf_low, conf_high]`: mean, sd, quantiles.
 
         Parameters
@@ -165,6 +167,9 @@ class Posterior(PosteriorData):
             Whether to give limits.
         conf_level : float, default 0.95
             Level of the limits, between 0 and 1.
+        innovation : bool, default False
+            Whether "ran_pars" has the standard deviation of an error given those before it too, `sd_innovation`: that which `brms` calls
+            sigma beside `ar()` and `arma()`. Of residual structures `ar1` and `arma` alone.
 
         Returns
         -------
@@ -177,7 +182,7 @@ class Posterior(PosteriorData):
         ['Intercept', 'Days']
         """
         level = require_level(conf_level)
-        return posterior_tables.tidy_draws(self, effects, level if require_flag(conf_int, "conf_int") else None)
+        return posterior_tables.tidy_draws(self, effects, level if require_flag(conf_int, "conf_int") else None, innovation)
 
     @property
     def varcorr(self) -> pd.DataFrame:

@@ -23,7 +23,8 @@ from bayeslmm.inference.means.emmeans import emtrends as trends_of
 from bayeslmm.inference.means.emmeans import scale_and_sd
 from bayeslmm.inference.means.linear_functions import estimable_functions
 from bayeslmm.inference.means.marginal_means import EMMeans, comparison_scale
-from bayeslmm.likelihood.structured.residual_covariance import mean_unit_variances, one_sigma, sigma_name, variance_names
+from bayeslmm.inference.tidy import require_parameters
+from bayeslmm.likelihood.structured.residual_covariance import innovating_sets, mean_unit_variances, one_sigma, sigma_name, variance_names
 from bayeslmm.results.fitted import add_fixed
 from bayeslmm.results.foreign_names import POSTERIOR_MEANS_ATTRIBUTES, known_arguments
 from bayeslmm.results.random_effects import terms_by_group, told_columns, told_pairs
@@ -132,14 +133,17 @@ def _upper(labels: list[str]) -> Iterator[tuple[str, str]]:
 # -- tidy ----------------------------------------------------------------------------------------------------------------------------------
 
 
-def tidy_draws(post: PosteriorData, effects: str, conf_level: float | None) -> pd.DataFrame:
-    """Means, sds and limits, one row per parameter."""
+def tidy_draws(post: PosteriorData, effects: str, conf_level: float | None, innovation: bool = False) -> pd.DataFrame:
+    """Means, sds and limits, one row per parameter; the standard deviations of innovations below the covariance parameters if asked for."""
     require_one_of(effects, get_args(Effects), "effects")
+    require_parameters(innovation, effects)
     rows: list[tuple[str, str | None, Any, str, Array]] = []
     if effects in ("fixed", "all"):
         rows += [("fixed", None, None, name, post.draws.alpha[:, j]) for j, name in enumerate(post.coef_names)]
     if effects in ("ran_pars", "all"):
         rows += [("ran_pars", group, None, name, values) for group, name, values in parameter_draws(post)]
+    if innovation:
+        rows += [("ran_pars", "Residual", None, name, values) for name, values in innovation_draws(post)]
     if effects in ("ran_vals", "all"):
         rows += _value_rows(post)
     table = pd.DataFrame([row[:4] for row in rows], columns=TIDY_COLUMNS[:4])
@@ -169,6 +173,15 @@ def parameter_draws(post: PosteriorData) -> Iterator[tuple[str, str, Array]]:
     for block in layout.sets:
         yield from (("Residual", name, values) for name, values in residual_draws(block, phi).items())
     yield from (("Residual", name, post.parameters[name].values) for name in variance_names(post.problem))
+
+
+def innovation_draws(post: PosteriorData) -> Iterator[tuple[str, Array]]:
+    """Name and draws (S,) of the standard deviation of the innovations of every parameter set of R."""
+    for g, own in innovating_sets(post.problem):
+        block = post.density.layout.sets[g]
+        values = own.innovation_sd(own.covariance.natural(block.axes.values(post.draws.phi[:, block.part])))
+        assert values is not None
+        yield own.innovation_name, values
 
 
 def _value_rows(post: PosteriorData) -> list[tuple[str, str | None, Any, str, Array]]:

@@ -15,7 +15,7 @@ from scipy.special import expit, logit
 from bayeslmm._arrays import Array
 from bayeslmm.data.design import Design
 from bayeslmm.likelihood.problem import Problem
-from bayeslmm.likelihood.structured.residual_covariance import residual_sets, sigma_name
+from bayeslmm.likelihood.structured.residual_covariance import ParameterSet, innovating_sets, residual_sets, sigma_name
 from bayeslmm.likelihood.structured.residual_structure import GroupedStructure
 from bayeslmm.results.random_effects import terms_by_group, told_columns, told_pairs
 
@@ -113,13 +113,25 @@ class StructureParameter:
     scale: Scale
 
     def values(self, problem: Problem, tau: Array) -> Array:
-        kernel = problem.structured
-        assert kernel is not None and isinstance(kernel.structure, GroupedStructure)
-        covariance = kernel.structure.covariance
-        phi = tau[:, :-1][:, kernel.residual_part]
-        sets = np.concatenate([np.ones((len(tau), 1)), phi], axis=1).reshape(len(tau), kernel.structure.groups, covariance.size)
-        own = sets[:, self.group] * sigma_of_tau(problem, tau)[:, None] ** covariance.degrees
-        return np.asarray(covariance.natural(own)[:, self.k])
+        return np.asarray(_natural_of_set(problem, tau, self.group)[:, self.k])
+
+
+@dataclass(frozen=True, slots=True)
+class InnovationSd:
+    """The standard deviation of an error given those of its series before it: no parameter of its own, but a function of those of R."""
+
+    own: ParameterSet
+    group: int
+    scale: Scale = "log"
+
+    @property
+    def term(self) -> str:
+        return self.own.innovation_name
+
+    def values(self, problem: Problem, tau: Array) -> Array:
+        found = self.own.innovation_sd(_natural_of_set(problem, tau, self.group))
+        assert found is not None
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +174,16 @@ def _covariances(problem: Problem, position: int, tau: Array) -> Array:
     root = term.map.whole @ term.covariance.factor(tau[:, :-1][:, term.part])
     scale = (np.exp(tau[:, -1]) * problem.standardization.y_scale) ** 2
     return np.asarray(scale[:, None, None] * (root @ root.swapaxes(-1, -2)))
+
+
+def _natural_of_set(problem: Problem, tau: Array, group: int) -> Array:
+    """Natural parameters of one parameter set of R in the units of the data, (t, size)."""
+    kernel = problem.structured
+    assert kernel is not None and isinstance(kernel.structure, GroupedStructure)
+    covariance = kernel.structure.covariance
+    phi = tau[:, :-1][:, kernel.residual_part]
+    sets = np.concatenate([np.ones((len(tau), 1)), phi], axis=1).reshape(len(tau), kernel.structure.groups, covariance.size)
+    return np.asarray(covariance.natural(sets[:, group] * sigma_of_tau(problem, tau)[:, None] ** covariance.degrees))
 
 
 def parameter_value(parameter: CovarianceParameter, problem: Problem, tau: Array) -> float:
@@ -233,6 +255,11 @@ def covariance_parameters(problem: Problem) -> tuple[CovarianceParameter, ...]:
 def estimated_parameters(problem: Problem) -> tuple[CovarianceParameter, ...]:
     """Those of them that are estimated: without a sigma that is held."""
     return tuple(one for one in covariance_parameters(problem) if problem.criterion.held is None or not isinstance(one, ErrorSd))
+
+
+def innovation_sds(problem: Problem) -> tuple[InnovationSd, ...]:
+    """One for each parameter set of R. SpecificationError where R is no stationary series."""
+    return tuple(InnovationSd(own, g) for g, own in innovating_sets(problem))
 
 
 def _random(design: Design) -> Iterator[CovarianceParameter]:

@@ -9,6 +9,8 @@ import numpy as np
 
 from bayeslmm._arrays import Array, Codes, Generator
 from bayeslmm.covariance.base import Covariance
+from bayeslmm.covariance.scaled import Homogeneous
+from bayeslmm.errors import SpecificationError
 from bayeslmm.likelihood.criterion import CriterionPoint
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.structured.blocks import block_of, order_rows
@@ -194,6 +196,15 @@ class ParameterSet:
         """What its natural parameters are called: `sd`, `rho|A`, `var[dbp]`."""
         return tuple(name + self.suffix for name in self.covariance.natural_names_for(self.labels))
 
+    @property
+    def innovation_name(self) -> str:
+        """What the standard deviation of its innovations is called."""
+        return f"sd_innovation{self.suffix}"
+
+    def innovation_sd(self, natural: Array) -> Array | None:
+        """It, (...,), of natural parameters (..., size); None where R is no stationary series of steps."""
+        return self.covariance.innovation_sd(natural) if isinstance(self.covariance, Homogeneous) else None
+
 
 def residual_sets(problem: Problem) -> tuple[ParameterSet, ...]:
     """The parameter sets of R, one for each group; empty where the errors are independent."""
@@ -204,6 +215,19 @@ def residual_sets(problem: Problem) -> tuple[ParameterSet, ...]:
     suffixes = [""] if residual.group is None else [f"|{level}" for level in residual.group.levels]
     by_visit = len(residual.axes) == 1
     return tuple(ParameterSet(kernel.structure.covariance, labels, suffix, by_visit) for suffix in suffixes)
+
+
+def innovating_sets(problem: Problem) -> tuple[tuple[int, ParameterSet], ...]:
+    """Number and set of those whose errors are a stationary series, as of `ar1` and `arma`. SpecificationError where there are none."""
+    sets = enumerate(residual_sets(problem))
+    found = tuple((g, own) for g, own in sets if own.innovation_sd(own.covariance.natural(own.covariance.start())) is not None)
+    if not found:
+        raise SpecificationError(
+            "the errors of this model have no innovations",
+            "innovation=True",
+            'leave it out: errors of residual="ar1(...)" and "arma(...)" have them',
+        )
+    return found
 
 
 def variance_names(problem: Problem) -> tuple[str, ...]:
