@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import inspect
 import signal
 import subprocess
@@ -212,6 +213,28 @@ def test_ctrl_c_in_pymc_keeps_the_draws_made_and_says_so(chains: int) -> None:
     assert 0 < post.draws.size < 40 * chains
     assert np.isfinite(post.tidy()["estimate"]).all()
     assert before == (signal.getsignal(signal.SIGINT), np.geterr())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGALRM])
+def test_a_signal_inside_a_compiler_is_raised_after_it(number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
+    """LLVM calls back into Python by ctypes, which loses what a handler raises: the compiler here does nothing but that."""
+    nutpie = pytest.importorskip("nutpie")
+    lost, done = [], []
+
+    def compiled(graph: Any) -> None:
+        ctypes.CFUNCTYPE(None)(lambda: signal.raise_signal(number))()
+        done.append(graph)
+
+    monkeypatch.setattr(nutpie, "compile_pymc_model", compiled)
+    monkeypatch.setattr(sys, "unraisablehook", lost.append)
+    before = signal.signal(number, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            every_verb.MODELS["one factor"]().sample(10, 1, 1, "hierarchical", sampler="nutpie")
+        assert signal.getsignal(number) is signal.default_int_handler
+    finally:
+        signal.signal(number, before)
+    assert done and not lost
 
 
 STOPPED = """

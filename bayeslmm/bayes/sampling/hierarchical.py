@@ -94,7 +94,8 @@ def draw_graph(
             if sampler == "nutpie":
                 raise
         else:
-            compiled = nutpie.compile_pymc_model(graph)
+            with signals_afterwards():
+                compiled = nutpie.compile_pymc_model(graph)
             own = {"progress_bar": False, **options}
             with interrupts_as_themselves():
                 return "nutpie", nutpie.sample(compiled, draws=draws, tune=tune, chains=chains, seed=seed, **own)
@@ -121,6 +122,29 @@ def drawn_before_the_end(posterior: Any) -> tuple[Codes, int]:
     longest = np.sort(lengths)[::-1]
     most = int(longest[np.argmax(longest * np.arange(1, c + 1))])
     return np.flatnonzero(lengths >= max(most, 1)), most
+
+
+@contextmanager
+def signals_afterwards() -> Iterator[None]:
+    """Signals are handled once what runs is done.
+
+    A compiler calls back into Python from LLVM: what a handler raises there, as of Ctrl-C or of a timer, is lost, and what LLVM was making
+    stays half made.
+    """
+    if threading.current_thread() is not threading.main_thread():  # where no handler runs
+        yield
+        return
+    arrived: list[int] = []
+    before = {number: handler for number in signal.valid_signals() if callable(handler := signal.getsignal(number))}
+    try:
+        for number in before:
+            signal.signal(number, lambda came, frame: arrived.append(came))
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for one in arrived:
+            signal.raise_signal(one)
 
 
 @contextmanager
