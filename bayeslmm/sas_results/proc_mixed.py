@@ -111,7 +111,11 @@ class MixedResult(Mapping[str, pd.DataFrame]):
     def notes(self) -> tuple[str, ...]:
         """What was done in a slightly different way, and what the log of SAS would say."""
         every = (note for run in self.runs for note in run.notes)
-        return tuple(dict.fromkeys((*every, *(failure.text for failure in self.failures))))
+        asked = self.runs[0].translation.program.ods_names.values()
+        absent = (
+            f"ODS OUTPUT asks for table {name}, which the program does not print" for name in asked if name.lower() not in self._names
+        )
+        return tuple(dict.fromkeys((*every, *absent, *(failure.text for failure in self.failures))))
 
     @property
     def title(self) -> str:

@@ -122,6 +122,32 @@ def test_titles_are_kept_and_ods_is_left_alone() -> None:
     assert len(program.ods) == 2
 
 
+@pytest.mark.parametrize("place", ["before", "within"])
+@pytest.mark.parametrize(
+    ("statement", "near"),
+    [
+        ("ods zork;", ""),
+        ("ods grahpics on;", "GRAPHICS"),
+        ("ods graphics zork;", ""),
+        ("ods graphics / zork;", ""),
+        ("ods graphics on / reset=all widht=4in;", "WIDTH"),
+    ],
+)
+def test_what_ods_does_not_know_is_named_at_its_place(statement: str, near: str, place: str) -> None:
+    text = f"{statement} proc mixed; model y=x; run;" if place == "before" else f"proc mixed; model y=x; {statement} run;"
+    with pytest.raises(FormulaError) as caught:
+        parse_program(text)
+    assert caught.value.where.splitlines()[-1].rstrip().endswith("^")
+    assert near in caught.value.remedy
+
+
+def test_options_of_figures_are_read_past_with_their_values() -> None:
+    program = parse_program("""ods graphics on / width=4in height=3.5cm imagename='a' labelmax=(100) reset=index(1) noborder;
+        ods select CovParms; proc mixed; model y=x; ods html file='a.html'; run;""")
+    assert len(program.ods) == 3
+    assert program.notes == ("ODS SELECT COVPARMS is left out: every table is in the result",)
+
+
 def test_data_set_options_may_filter() -> None:
     program = parse_program("proc mixed data=lib.a(where=(x > 1)); model y = x; run;")
     assert program.proc.data == "lib.a"

@@ -85,3 +85,10 @@ def test_a_text_response_is_told_to_become_numbers() -> None:
     with pytest.raises(DataError) as caught:
         blm.proc_mixed("proc mixed; model y = age; run;", growth().assign(y="tall"))
     assert "pandas.to_numeric" in caught.value.remedy and "CLASS" not in caught.value.remedy
+
+
+def test_a_table_that_ods_output_asks_for_in_vain_is_named() -> None:
+    program = "proc mixed; class Sex; model distance = Sex; ods output {}; run;"
+    result = blm.proc_mixed(program.format("Zork=z Tests3=tests"), growth())
+    assert [note for note in result.notes if "Zork" in note] == ["ODS OUTPUT asks for table Zork, which the program does not print"]
+    assert not blm.proc_mixed(program.format("Tests3=tests"), growth()).notes

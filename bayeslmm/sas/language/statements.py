@@ -6,7 +6,7 @@ another name), TITLE and FOOTNOTE (printed with the listing), and what `tokens` 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import lru_cache
@@ -316,6 +316,20 @@ _PAGE_OPTIONS = frozenset(
     {"center", "date", "formdlim", "linesize", "ls", "missing", "nocenter", "nodate", "nonumber", "nonotes", "notes", "number"}
     | {"orientation", "pageno", "pagesize", "ps"}
 )
+_ODS_STATEMENTS = frozenset(
+    {"_all_", "csv", "csvall", "decimal_align", "document", "epub", "epub2", "epub3", "escapechar", "excel", "exclude", "graphics"}
+    | {"html", "html3", "html4", "html5", "htmlcss", "latex", "layout", "listing", "markup", "noproctitle", "noptitle", "noresults"}
+    | {"nousegopt", "output", "package", "path", "pcl", "pdf", "phtml", "powerpoint", "preferences", "printer", "proclabel"}
+    | {"proctitle", "ps", "ptitle", "region", "results", "rtf", "select", "show", "tagsets", "text", "trace", "usegopt", "verify"}
+    | {"wml", "word", "xml"}
+)
+_GRAPHICS_OPTIONS = frozenset(
+    {"antialias", "antialiasmax", "attrpriority", "border", "byline", "dataskinmax", "discretemax", "drilltarget", "groupmax"}
+    | {"height", "imagefmt", "imagemap", "imagename", "labelmax", "labelplacement", "linepatternobsmax", "loessmaxobs", "loessobsmax"}
+    | {"maxlegendarea", "nbinsmax", "noantialias", "noborder", "noimagemap", "noscale", "noscalemarkers", "nosubpixel", "nxybinsmax"}
+    | {"obsmax", "outputfmt", "panelcellmax", "pop", "push", "reset", "scale", "scalemarkers", "show", "stepplotmax", "subpixel"}
+    | {"tipmax", "width"}
+)
 _FOLLOWS_MODEL = frozenset({"random", "repeated", "lsmeans", "lsmean", "estimate", "contrast", "lsmestimate", "slice"})
 
 
@@ -450,9 +464,47 @@ def _read_global(cursor: SASCursor, head: SASToken, step: _Step) -> None:
         if text := read_text(cursor):
             step.texts[stem][number] = text
     elif stem == "ods":
-        step.ods.append(read_text(cursor))
+        _read_ods(cursor, step)
     else:
         _read_system_options(cursor, step)
+
+
+def _read_ods(cursor: SASCursor, step: _Step) -> None:
+    """OUTPUT gives tables another name; figures, destinations and selections change no number, and are left out."""
+    cursor.statement = "ODS"
+    start = cursor.token
+    word = cursor.word()
+    if word not in _ODS_STATEMENTS:
+        cursor.fail_at(start, f"{start.text.upper()} is not a statement of ODS", _nearest(word, _ODS_STATEMENTS))
+    if word == "graphics":
+        _read_graphics(cursor)
+    written = f"{start.text} {read_text(cursor)}".rstrip()
+    step.ods.append(written)
+    if word in {"select", "exclude"}:
+        step.notes.append(f"ODS {written.upper()} is left out: every table is in the result")
+
+
+def _read_graphics(cursor: SASCursor) -> None:
+    """Figures are not drawn: on, off and the names of options are read, and nothing else may stand there."""
+    cursor.statement = "ODS GRAPHICS"
+    if cursor.token.lower in {"on", "off"}:
+        cursor.take()
+    if not cursor.accept("/"):
+        cursor.finish()
+    while not cursor.at_end:
+        start = cursor.token
+        name = cursor.word()
+        if name not in _GRAPHICS_OPTIONS:
+            cursor.fail_at(start, f"{start.text.upper()} is not an option of ODS GRAPHICS", _nearest(name, _GRAPHICS_OPTIONS))
+        if cursor.accept("="):
+            cursor.take_value()
+            if cursor.sees("("):  # reset=index(1)
+                cursor.take_value()
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    near = get_close_matches(word, sorted(known), 2)
+    return f"did you mean {' or '.join(n.upper() for n in near)}?" if near else "leave it out: it changes no number"
 
 
 def _read_system_options(cursor: SASCursor, step: _Step) -> None:

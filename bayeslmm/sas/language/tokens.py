@@ -17,12 +17,13 @@ from typing import Literal, NoReturn
 
 from bayeslmm.errors import FormulaError, FormulaLimitError, SpecificationError
 
-SASTokenKind = Literal["name", "number", "string", "symbol", "date", "time", "datetime", "end"]
+SASTokenKind = Literal["name", "number", "length", "string", "symbol", "date", "time", "datetime", "end"]
 
 MAX_LENGTH = 64 * 1024
 
 _SPACE = re.compile(r"\s+")
 _NUMBER = re.compile(r"(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
+_UNIT = re.compile(r"(?:in|cm|mm|pt|px|em)\b", re.IGNORECASE)
 _NAME = re.compile(r"[^\W\d]\w*")
 _SYMBOL = re.compile(r"<=|>=|<>|\^=|~=|\*\*|\|\||--|[-=<>^~()\[\]{},/|*@+.?&:!#$]")
 _LITERAL_SUFFIX = re.compile(r"(dt|[ndtx])(?!\w)", re.IGNORECASE)
@@ -127,6 +128,8 @@ def _next(program: str, position: int) -> tuple[SASToken, int]:
 
 
 def _number(program: str, number: re.Match[str]) -> tuple[SASToken, int]:
+    if unit := _UNIT.match(program, number.end()):  # of the size of a figure
+        return SASToken("length", number.group() + unit.group(), number.start()), unit.end()
     if _NAME.match(program, number.end()):
         syntax_error(program, number.start(), "a name cannot start with a digit", "write it as a name literal: '1st'n")
     return SASToken("number", number.group(), number.start()), number.end()
