@@ -23,6 +23,7 @@ from bayeslmm.plots.style import (
     panels,
     plain_axes,
     printable_name,
+    ribbon,
 )
 
 LINE_MARKS = "os^Dv"
@@ -94,7 +95,7 @@ def along_axis(
         if band:
             order = np.argsort(at)
             low, high, middle = (part[column].to_numpy(float)[order] for column in ("conf_low", "conf_high", "estimate"))
-            ax.fill_between(at[order], low, high, color=color, alpha=0.2, linewidth=0, zorder=2)
+            ax.fill_between(at[order], low, high, color=color, alpha=ribbon(), linewidth=0, zorder=2)
             ax.plot(
                 at[order], middle, color=color, linewidth=2, linestyle=("-", "--", "-.", ":")[j // len(PALETTE) % 4], label=shown, zorder=3
             )

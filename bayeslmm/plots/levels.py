@@ -38,6 +38,7 @@ from bayeslmm.plots.style import (
     percent,
     plain_axes,
     printable_name,
+    ribbon,
     spread,
 )
 from bayeslmm.results.estimates import Estimates
@@ -151,7 +152,7 @@ def _population(ax: Axes, table: pd.DataFrame, across: PlotColumn, split: PlotCo
         place, rows = _places(part, across)
         middle, low, high = (part[name].to_numpy(float)[rows] for name in ("estimate", "conf_low", "conf_high"))
         color = _color(split, i) if has_split else ink() if split is not None else BLUE
-        ax.fill_between(place, low, high, color=color, alpha=0.22, linewidth=0, zorder=2)
+        ax.fill_between(place, low, high, color=color, alpha=ribbon(), linewidth=0, zorder=2)
         shown = f"population, {percent(conf_level)} band" if value is None else printable_name(level_label(value))
         ax.plot(place, middle, color=paper(), linewidth=4.4, alpha=0.8, zorder=2.9)
         ax.plot(place, middle, color=color, linewidth=2.4, zorder=3, label=shown)

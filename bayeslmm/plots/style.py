@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import wraps
 from textwrap import wrap
-from typing import Any
+from typing import Any, cast
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -53,6 +53,9 @@ LABEL_LINES = 3
 CHARACTERS_PER_INCH = 11.0
 """Characters of labels beside one another that have room in an inch."""
 
+LEAST_CHARACTERS = 12
+"""Characters in a line of a label, however small the axes are."""
+
 CAPTION_CHARACTERS = 80
 """Characters in a line of a caption."""
 
@@ -86,6 +89,11 @@ def band() -> str:
 def counts_map() -> ListedColormap:
     """Colours of counts, from one that stands out from the ground to the one furthest from it."""
     return ListedColormap(plt.get_cmap("Blues_r" if _is_dark() else "Blues")(np.linspace(0.25, 1.0, 256)))
+
+
+def ribbon() -> float:
+    """Opacity of a band between limits: on a dark ground what is as faint as on a light one cannot be seen."""
+    return 0.4 if _is_dark() else 0.2
 
 
 def paper() -> str:
@@ -248,13 +256,21 @@ def local_line(x: Array, y: Array, points: int = 60) -> tuple[Array, Array]:
 
 @closes_on_error
 def plain_axes(ax: Axes, xlabel: str, ylabel: str, title: str = "") -> Axes:
-    """Labels on, what carries no information off."""
-    ax.set_xlabel(printable_name(xlabel))
-    ax.set_ylabel(printable_name(ylabel))
+    """Labels on, in as many lines as the axes need room for; what carries no information off."""
+    extent, figure = ax.get_window_extent(), cast(Any, ax.get_figure())
+    width, height = (CHARACTERS_PER_INCH * pixels / figure.dpi for pixels in (extent.width, extent.height))
+    ax.set_xlabel(_in_lines(xlabel, width))
+    ax.set_ylabel(_in_lines(ylabel, height))
     if title:
-        ax.set_title(printable_name(title), fontsize="medium")
+        ax.set_title(_in_lines(title, width), fontsize="medium")
     ax.spines[["top", "right"]].set_visible(False)
     return ax
+
+
+def _in_lines(text: str, room: float) -> str:
+    """A text in lines of as many characters as there is room for."""
+    lines = [text] if len(text) <= room else wrap(text, max(int(room), LEAST_CHARACTERS), break_on_hyphens=False)
+    return "\n".join(map(printable_name, lines))
 
 
 def legend_above(ax: Axes, title: str | None = None) -> None:

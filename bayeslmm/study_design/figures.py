@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
-from bayeslmm.plots.style import PALETTE, axes_for, grey, legend_above, light, plain_axes, printable_name
+from bayeslmm.plots.style import PALETTE, axes_for, grey, legend_above, light, plain_axes, printable_name, ribbon
 
 
 def power_figure(frame: pd.DataFrame, along: str, test: str, alpha: float, ax: Axes | None) -> Axes:
@@ -15,7 +16,7 @@ def power_figure(frame: pd.DataFrame, along: str, test: str, alpha: float, ax: A
     several = "test" in frame
     for i, (name, own) in enumerate(frame.groupby("test", sort=False) if several else [(test, frame)]):
         x, color = own["effect" if along == "effect" else "n"].to_numpy(float), PALETTE[i % len(PALETTE)]
-        ax.fill_between(x, own["conf_low"], own["conf_high"], color=color, alpha=0.2, lw=0)
+        ax.fill_between(x, own["conf_low"], own["conf_high"], color=color, alpha=ribbon(), lw=0)
         ax.plot(x, own["power"], color=color, lw=2.0, marker="o", ms=4, label=printable_name(str(name)))
     if several:
         legend_above(ax)
@@ -23,6 +24,8 @@ def power_figure(frame: pd.DataFrame, along: str, test: str, alpha: float, ax: A
         ax.axhline(level, color=light(), lw=1.0)
     ax.axhline(alpha, color=grey(), lw=1.0, ls=":")
     ax.set_ylim(0.0, 1.02)
+    if along != "effect":
+        ax.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 2.5, 5, 10], integer=True, min_n_ticks=1))
     title = "" if several else f"test of {test}, level {alpha:g}"
     return plain_axes(ax, "effect" if along == "effect" else f"levels of {along}", "power", title)
 

@@ -15,7 +15,7 @@ from bayeslmm._arrays import Array
 from bayeslmm._io import require_html_place
 from bayeslmm._types import Side
 from bayeslmm._validation import require_name, require_number, require_one_of
-from bayeslmm.plots.style import LIGHT, PALETTE, axes_for, grey, ink, legend_above, level_label, paper, plain_axes, printable_name
+from bayeslmm.plots.style import LIGHT, PALETTE, axes_for, grey, ink, legend_above, level_label, paper, plain_axes, printable_name, ribbon
 from bayeslmm.reports.comparison import versions
 from bayeslmm.reports.page import HtmlPage, Page, Section, draw_figure
 from bayeslmm.results.predict import two_sided_quantile
@@ -51,8 +51,8 @@ def profiles_figure(layout: Layout, values: Array, counts: Array | None, ax: Axe
         seen = ~layout.imputed[left]
         observed = np.array([completed[left][seen[:, j], j].mean() if seen[:, j].any() else np.nan for j in x])
         imputed = np.array([completed[left][~seen[:, j], j].mean() if (~seen[:, j]).any() else np.nan for j in x])
-        ax.plot(x, observed, color=color, lw=1.4, ls="--", marker="s", ms=4, label=f"{label}, incomplete ({int(left.sum())}): observed")
-        ax.plot(x, imputed, color=color, lw=1.4, ls=":", marker="s", ms=5, mfc=paper(), label=f"{label}, incomplete: imputed")
+        ax.plot(x, observed, color=color, lw=1.4, ls="--", marker="s", ms=4, label=f"{label}, incomplete ({int(left.sum())})")
+        ax.plot(x, imputed, color=color, lw=1.4, ls=":", marker="s", ms=5, mfc=paper(), label=f"{label}, imputed")
     ax.set_xticks(x, [printable_name(level_label(v)) for v in layout.visits])
     legend_above(ax)
     return plain_axes(ax, layout.columns.visit, f"mean {layout.columns.outcome}")
@@ -68,7 +68,7 @@ def tipping_figure(frame: pd.DataFrame, axes: tuple[str, ...], conf_level: float
     for i, ((visit, arm), own) in enumerate(groups):
         color, x = PALETTE[i % len(PALETTE)], own[axes[0]].to_numpy(float)
         low, high = (_finite(own[name].to_numpy(float), own["estimate"]) for name in ("conf_low", "conf_high"))
-        ax.fill_between(x, low, high, color=color, alpha=0.18, lw=0)
+        ax.fill_between(x, low, high, color=color, alpha=ribbon(), lw=0)
         ax.plot(x, own["estimate"], color=color, lw=2.0, label=printable_name(f"{arm} at {level_label(visit)}"))
         significant = own["p_value"].to_numpy(float) < limit
         ax.scatter(x[significant], own["estimate"][significant], s=28, color=color, zorder=3)

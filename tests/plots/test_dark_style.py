@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_rgba
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
@@ -33,6 +34,7 @@ FIGURES: dict[str, Callable[[blm.Fit], Any]] = {
     "covariance": lambda fit: fit.plot.covariance(),
     "profiles": lambda fit: fit.plot.profiles(x="Days"),
     "means": lambda fit: fit.emmeans("arm").plot(),
+    "power": lambda fit: fit.power("Days", n=[9, 18, 27], along="Subject", method="analytic").plot(),
 }
 
 
@@ -92,6 +94,21 @@ def test_cells_stand_out_and_bands_stand_back(style: str, fit: blm.Fit) -> None:
             assert min(contrast(color, ground) for color in cell.get_cmap()(np.linspace(0.0, 1.0, 9))) > 1.25 and len(values)
         bands = [patch for panel in np.ravel(np.asarray(blm.compare(fit, post).plot(), dtype=object)) for patch in panel.patches]
         assert bands and max(contrast(patch.get_facecolor(), ground) for patch in bands) < 1.4
+        plt.close("all")
+
+
+@pytest.mark.parametrize("style", ["dark", "light"])
+def test_bands_of_curves_are_seen(style: str, fit: blm.Fit) -> None:
+    draws: tuple[Callable[[], Any], ...] = (
+        lambda: fit.plot.lines("Days"),
+        lambda: fit.power("Days", n=[9, 18], along="Subject", nsim=20, seed=1).plot(),
+    )
+    with plt.style.context("default" if style == "light" else "dark_background"):
+        for draw in draws:
+            bands = [band for band in np.ravel(np.asarray(draw(), dtype=object))[0].collections if isinstance(band, PolyCollection)]
+            assert bands
+            for band in bands:
+                assert contrast(band.get_facecolor()[0], 1.0 if style == "light" else 0.0) > 1.25
         plt.close("all")
 
 

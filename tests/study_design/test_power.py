@@ -136,7 +136,9 @@ def test_curves_rise_and_say_what_is_required() -> None:
     assert 60 < n < 200
     near = mmrm(20, 1.0).power(LAST, n=[n - 4, n + 4], along="id", method="analytic").frame["power"]
     assert near.iloc[0] < 0.905 and near.iloc[1] > 0.895
-    assert power.plot().get_ylabel() == "power"
+    ax = power.plot()
+    assert ax.get_ylabel() == "power"
+    assert all(float(tick).is_integer() for tick in ax.get_xticks())  # there are no half subjects
 
 
 def test_sizes_in_any_order_are_one_curve() -> None:
