@@ -92,21 +92,6 @@ def test_every_method_has_a_place_in_the_order() -> None:
     assert sorted(PREFERENCE) == sorted([*SIDE_BY_SIDE, *ONE_BY_ONE])
 
 
-@pytest.mark.slow
-def test_a_report_has_the_check_and_the_one_sided_imputations(trial: pd.DataFrame, events: pd.DataFrame, model: blm.LMM) -> None:
-    fit = model.fit()
-    imp = blm.impute(model, treatment="arm", reference={"drug": "placebo"}, events=events, strategy="CIR")
-    check = fit.check_inference(20, seed=1)
-    options: dict[str, Any] = {"analysis": "change ~ arm + base", "alternative": "less", "null": 1.0, "conf_level": 0.975}
-    page = fit.report(imputations=imp, inference_check=check, **options)
-    assert "Can inference be trusted in this design?" in page and check.advice in page.replace("&#x27;", "'")
-    assert "that a difference is below 1 is shown where the upper limit of 97.5 %" in page
-    with pytest.raises(SpecificationError):
-        fit.report(alternative="less")
-    with pytest.raises(SpecificationError):
-        fit.report(inference_check=imp)  # type: ignore[arg-type]
-
-
 def one_way(levels: int, clusters: int = 3) -> pd.DataFrame:
     """Every level of a factor in clusters of its own."""
     cells = [(f"a{i % levels}", f"g{i}", k) for i in range(clusters * levels) for k in range(3)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,6 +13,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 import bayeslmm as blm
+from bayeslmm.errors import SpecificationError
 from bayeslmm.trials.pooling import pool_bootstrap, pool_bootstrap_mi, pool_jackknife, pool_rubin
 from bayeslmm.trials.report import tipping_figure
 
@@ -259,6 +261,18 @@ def test_figures_are_drawn(imp: blm.Imputations) -> None:
     assert len(imp.plot().get_lines()) == 6
     assert imp.tipping(range(5), ANALYSIS).plot().get_xlabel() == "added to imputed outcomes of drug"
     assert imp.tipping({"drug": range(5), "placebo": range(3)}, ANALYSIS).plot().get_ylabel().endswith("placebo")
+
+
+@pytest.mark.parametrize("size", [(2.6, 2.0), (3.4, 2.8), (6.4, 4.4)])
+@pytest.mark.parametrize("grid", [range(5), {"drug": range(5), "placebo": range(3)}], ids=["one arm", "both arms"])
+def test_labels_of_a_tipping_figure_stay_on_it(grid: Any, size: tuple[float, float], imp: blm.Imputations) -> None:
+    figure, ax = plt.subplots(figsize=size, layout="constrained")
+    imp.tipping(grid, ANALYSIS).plot(ax=ax)
+    figure.canvas.draw()
+    for text in (ax.xaxis.label, ax.yaxis.label, ax.title):
+        box = text.get_window_extent()
+        assert box.width == 0 or (box.x0 >= -1 and box.x1 <= figure.bbox.x1 + 1 and box.y0 >= -1 and box.y1 <= figure.bbox.y1 + 1), text
+    plt.close(figure)
     for absent in ({"analysis": "nonsense"}, {"analysis": "change ~ arm + nope"}, {"covariates": ["nope"]}):
         with pytest.raises(blm.errors.BayesLMMError):
             imp.report(**absent)
@@ -290,3 +304,18 @@ def test_the_legend_of_a_tipping_figure_has_the_arms_first_and_stays_in_it(width
     assert legend is not None
     assert [text.get_text() for text in legend.get_texts()] == ["low dose at 4", "high dose at 4", "p < 0.05", "p ≥ 0.05"]
     assert legend.get_window_extent().x1 <= figure.bbox.x1
+
+
+@pytest.mark.slow
+def test_a_report_has_the_check_and_the_one_sided_imputations(trial: pd.DataFrame, events: pd.DataFrame, model: blm.LMM) -> None:
+    fit = model.fit()
+    imp = blm.impute(model, treatment="arm", reference={"drug": "placebo"}, events=events, strategy="CIR")
+    check = fit.check_inference(20, seed=1)
+    options: dict[str, Any] = {"analysis": "change ~ arm + base", "alternative": "less", "null": 1.0, "conf_level": 0.975}
+    page = fit.report(imputations=imp, inference_check=check, **options)
+    assert "Can inference be trusted in this design?" in page and check.advice in page.replace("&#x27;", "'")
+    assert "that a difference is below 1 is shown where the upper limit of 97.5 %" in page
+    with pytest.raises(SpecificationError):
+        fit.report(alternative="less")
+    with pytest.raises(SpecificationError):
+        fit.report(inference_check=imp)  # type: ignore[arg-type]
