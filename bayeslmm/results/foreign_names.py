@@ -192,6 +192,9 @@ POSTERIOR_ATTRIBUTES = {
     **dict.fromkeys(("report", "to_html"), 'post.to_table(format="html", path=...), or fit.report(path) of model.fit()'),
     **dict.fromkeys(("priors", "prior_summary", "get_prior"), "model.priors"),
     **dict.fromkeys(("powerscale_sensitivity", "psens", "powerscale"), "post.sensitivity()"),
+    **dict.fromkeys(
+        ("plot_energy", "energy", "bfmi"), 'az.plot_energy(post.tree) of model.sample(method="nuts"): draws by importance have no energy'
+    ),
     **dict.fromkeys(("log_lik", "loglik"), "post.log_likelihood"),
     "waic": "post.loo()",
     **dict.fromkeys(("bayes_factor", "bayesfactor", "savage_dickey"), 'post.hypothesis("x = 0")["bayes_factor"]'),

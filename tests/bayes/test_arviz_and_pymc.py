@@ -113,6 +113,14 @@ def test_figures_of_sensitivity_take_a_tree_with_alpha_renamed(tree: Any) -> Non
     plt.close("all")
 
 
+@pytest.mark.parametrize("name", ["plot_energy", "bfmi"])
+def test_draws_by_importance_are_refused_for_their_energy(name: str, tree: Any) -> None:
+    """What is left out above is left out for the reason given there, and would run if ArviZ or the tree came to allow it."""
+    assert tree.sample_stats.attrs["inference_method"] == "importance"
+    with pytest.raises((AttributeError, KeyError), match="energy"):
+        getattr(az, name)(tree)
+
+
 def test_chains_have_their_energy() -> None:
     tree = every_verb.MODELS["one factor"]().sample(draws=30, chains=2, seed=1, method="nuts").tree
     assert np.isfinite(az.bfmi(tree)["energy"]).all()
