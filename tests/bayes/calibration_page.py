@@ -38,7 +38,7 @@ from tests.bayes.calibration_suite import (
 PAGE = Path(__file__).parents[2] / "docs" / "calibration.md"
 
 AGAIN = {"slopes": ("log likelihood", 10_000), "variance function": ("expon|Residual", 4_000)}
-"""Quantities whose ranks at the suite's seed a test of one quantity would refuse: run again, longer, at another seed."""
+"""Quantities whose ranks at the suite's seed a test of one quantity refused in an earlier run: run again, longer, at another seed."""
 OTHER_SEED = 1001
 
 HEAD = """# Calibration of the samplers
@@ -62,8 +62,8 @@ suite makes {tests} such tests, and all together they may raise a false alarm in
 shared out among its quantities. Nothing else decides, and the seed is not changed to pass. As it is one seed, the scenarios draw partly
 the same random numbers, and what is unlikely in one is often so in others; the rate holds for tests that depend on each other too.
 
-The rule has been tried: two rows above would be refused by a test of that quantity alone. Longer runs at another seed say that it is
-chance:
+The rule has been tried: in an earlier run a test of that quantity alone would have refused two of them, with p of 0.0002. Longer runs at
+another seed say that it was chance:
 
 | scenario | quantity | mean rank and p, this seed | replications | mean rank and p, another seed | standard error of the mean |
 |---|---|--:|--:|--:|--:|
