@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable
 from functools import cache, wraps
@@ -61,14 +62,30 @@ def one_thread(m: int = 0) -> _Limit:
 def was_interrupted(error: BaseException | None, handled: BaseException | None) -> bool:
     """Whether an exception is Ctrl-C in another's words, raised since the one that was being handled before.
 
-    What cleans up after Ctrl-C may fail in its own way, as an archive does with a member half written. NumPy answers a key pressed in a
-    comparison of rows by a TypeError.
+    What cleans up after Ctrl-C may fail in its own way, as an archive does with a member half written. Libraries written in C answer a key
+    pressed in them by what they make of a call that gave nothing.
     """
     while error is not None and error is not handled:
-        if isinstance(error, KeyboardInterrupt) or (isinstance(error, TypeError) and "Cannot compare structured arrays" in str(error)):
+        if isinstance(error, KeyboardInterrupt) or any(isinstance(error, kind) and words in str(error) for kind, words in INTERRUPTED_IN_C):
             return True
         error = error.__context__
     return False
+
+
+INTERRUPTED_IN_C = (
+    (TypeError, "Cannot compare structured arrays"),  # of NumPy, in a comparison of rows
+    (TypeError, "incompatible function arguments"),  # of pybind11 in Matplotlib, whose arguments are its own
+    (ValueError, "Invalid affine transformation matrix"),
+    (Exception, "KeyboardInterrupt"),  # of DuckDB, which puts the trace into the text of its own
+    (RuntimeError, "Query interrupted"),
+)
+"""What libraries raise in the place of KeyboardInterrupt."""
+
+
+def _open_figures() -> set[int]:
+    """The numbers of Matplotlib's open figures, where it was imported."""
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    return set() if pyplot is None else set(pyplot.get_fignums())
 
 
 def _tells_of_interrupt(found: Any) -> bool:
@@ -92,18 +109,21 @@ def restore_state[**P, Result](verb: Callable[P, Result], name: str) -> Callable
     """A verb after which threads and error handling are as before, where Ctrl-C may have hit a context that sets or unsets them.
 
     Each such context puts back what it found. An interrupt on its way in or out can keep it from doing so; none is left here then.
-    A matrix that cannot be factored, which says nothing to a user, comes out in words; what the verb warns of is said once.
+    A matrix that cannot be factored, which says nothing to a user, comes out in words; what the verb warns of is said once. Of a verb that
+    draws, with `ax` among its arguments, no figure is left open where it is refused or broken off.
     """
+    draws = "ax" in inspect.signature(verb).parameters
 
     @wraps(verb)
     def kept(*args: P.args, **options: P.kwargs) -> Result:
+        figures = _open_figures() if draws else set()
         # threads belong to the process: another Python thread may have limited them meanwhile, so they are set after an interrupt alone
         threads = [(set_threads, get_threads()) for get_threads, set_threads in blas_libraries()]
-        broken, handled = True, sys.exception()
+        broken, failed, handled = True, True, sys.exception()
         try:
             with np.errstate(**_own_errors()), saying_once():
                 found = verb(*args, **options)
-            broken = _tells_of_interrupt(found)
+            broken, failed = _tells_of_interrupt(found), False
             return found
         except Exception as error:
             broken = was_interrupted(error, handled)
@@ -117,5 +137,8 @@ def restore_state[**P, Result](verb: Callable[P, Result], name: str) -> Callable
             if broken:
                 for set_threads, before in threads:
                     set_threads(before or 1)
+            if draws and failed:
+                for number in _open_figures() - figures:
+                    sys.modules["matplotlib.pyplot"].close(number)
 
     return kept

@@ -28,7 +28,7 @@ from bayeslmm.plots.effects import effect_axes, is_ordered, subgroup_axes
 from bayeslmm.plots.intervals import bootstrap_axes, emmeans_axes, forest_axes, profile_axes
 from bayeslmm.plots.levels import influence_axes, lines_axes, ranef_axes, ranef_pairs_axes, ranef_quantiles_axes
 from bayeslmm.plots.residuals import acf_axes, fitted_axes, leverage_axes, qq_axes, residual_axes
-from bayeslmm.plots.style import closes_on_error, panels, percent
+from bayeslmm.plots.style import panels, percent
 from bayeslmm.plots.subjects import covariance_axes, covariance_matrices, profiles_axes, variogram_axes
 from bayeslmm.results.estimates import Estimates
 from bayeslmm.results.fitted import fitted_values, mode_frames
@@ -67,7 +67,6 @@ class FitPlots:
     def __init__(self, fit: Estimates) -> None:
         self._fit = fit
 
-    @closes_on_error
     def __call__(self, ax: AxesLike = None) -> list[Axes]:
         """The four figures to look at first: observed against fitted, residuals, their quantiles, the largest influence of rows.
 
@@ -89,7 +88,6 @@ class FitPlots:
         first, second, third, fourth = axes
         return [self.fitted(ax=first), self.residuals(ax=second), self.qq(ax=third), self.leverage(ax=fourth)]
 
-    @closes_on_error
     def lines(
         self,
         x: str,
@@ -160,7 +158,6 @@ class FitPlots:
             ax=ax,
         )
 
-    @closes_on_error
     def effects(
         self,
         term: Names,
@@ -230,7 +227,6 @@ class FitPlots:
         joined = bool(table.lines) or is_ordered(design, table.x)
         return effect_axes(table.frame, table.x, table.lines, table.parts, label, notes=table.notes, joined=joined, ax=ax)
 
-    @closes_on_error
     def differences(
         self,
         specs: Names | None = None,
@@ -303,7 +299,6 @@ class FitPlots:
         joined = table.x != "contrast"
         return effect_axes(table.frame, table.x, table.lines, table.parts, label, notes=table.notes, joined=joined, null=table.null, ax=ax)
 
-    @closes_on_error
     def subgroups(
         self,
         treatment: str,
@@ -374,7 +369,6 @@ class FitPlots:
         table, notes = subgroup_table(design, ask, differ, interaction_p_value, treatment, factors, at, weights)
         return subgroup_axes(table, f"difference, {scale_name(design)} ({percent(conf_level)} interval)", notes=notes, ax=ax)
 
-    @closes_on_error
     def profiles(
         self, by: str | None = None, x: str | None = None, ax: AxesLike = None, *, dropout: bool = True, levels: bool = True
     ) -> list[Axes]:
@@ -405,7 +399,6 @@ class FitPlots:
         design = self._fit.design
         return profiles_axes(design, design.y, scale_name(design), by, x, dropout=dropout, levels=levels, ax=ax)
 
-    @closes_on_error
     def variogram(self, kind: ResidualKind = "pearson", x: str | None = None, ax: Axes | None = None) -> Axes:
         """Semivariances of residuals within subjects by their distance: what correlation is left, or what a structure makes of it.
 
@@ -429,7 +422,6 @@ class FitPlots:
         """
         return variogram_axes(self._fit, kind, x, ax)
 
-    @closes_on_error
     def covariance(self, ax: AxesLike = None) -> list[Axes]:
         """Correlations of the errors over visits, R, and of the random effects of each factor, D, as colours and numbers.
 
@@ -449,7 +441,6 @@ class FitPlots:
         """
         return covariance_axes(covariance_matrices(self._fit.D, self._fit.R), ax)
 
-    @closes_on_error
     def fitted(self, level: Level = "conditional", ax: Axes | None = None) -> Axes:
         """Observed against fitted values.
 
@@ -471,7 +462,6 @@ class FitPlots:
         """
         return fitted_axes(self._fit, level, ax)
 
-    @closes_on_error
     def residuals(self, kind: ResidualKind = "pearson", against: str | None = None, ax: Axes | None = None) -> Axes:
         """Residuals against fitted values, or against a column.
 
@@ -495,7 +485,6 @@ class FitPlots:
         """
         return residual_axes(self._fit, kind, against, ax)
 
-    @closes_on_error
     def qq(self, kind: ResidualKind = "normalized", ax: Axes | None = None) -> Axes:
         """Normal quantiles of the residuals.
 
@@ -517,7 +506,6 @@ class FitPlots:
         """
         return qq_axes(self._fit, kind, ax)
 
-    @closes_on_error
     def acf(self, kind: ResidualKind = "normalized", lags: int | None = None, ax: Axes | None = None) -> Axes:
         """Autocorrelation of the residuals within subjects: what a structure of the errors leaves over.
 
@@ -541,7 +529,6 @@ class FitPlots:
         """
         return acf_axes(self._fit, kind, lags, ax)
 
-    @closes_on_error
     def ranef(
         self,
         group: str | None = None,
@@ -583,7 +570,6 @@ class FitPlots:
             return ranef_axes(self._fit, group, conf_level, sort, ax)
         return (ranef_quantiles_axes if kind == "qq" else ranef_pairs_axes)(mode_frames(self._fit), group, ax)
 
-    @closes_on_error
     def leverage(self, ax: Axes | None = None) -> Axes:
         """Residuals against leverage, the most influential rows named.
 
@@ -604,7 +590,6 @@ class FitPlots:
         rows = sampled_rows(self._fit)
         return leverage_axes(self._fit, influence_of_rows(self._fit, rows), rows, ax)
 
-    @closes_on_error
     def influence(self, group: str, ax: Axes | None = None, *, refit: bool | None = None) -> Axes:
         """Cook's distance of the levels of a grouping factor.
 
@@ -629,7 +614,6 @@ class FitPlots:
         refits = self._fit.design.groups.get(require_name(group, "group"), 0) <= REFITTED
         return influence_axes(influence(self._fit, group, refit=refits if refit is None else refit), group, ax)
 
-    @closes_on_error
     def profile(
         self,
         absolute: bool = False,
@@ -665,7 +649,6 @@ class FitPlots:
         """
         return profile_axes(profile(self._fit, criterion, terms, conf_level), absolute, ax)
 
-    @closes_on_error
     def confint(
         self,
         method: ConfMethod = "wald",
@@ -735,7 +718,6 @@ class FitPlots:
         )
         return forest_axes(self._fit, limits, method, conf_level, intercept, ax)
 
-    @closes_on_error
     def bootstrap(
         self,
         n: int = 1000,
@@ -785,7 +767,6 @@ class FitPlots:
         found = bootstrap(self._fit, n, seed, kind=kind, group=group, statistic=statistic, workers=workers, progress=progress)
         return bootstrap_axes(found, conf_level, ax)
 
-    @closes_on_error
     def emmeans(
         self,
         specs: Names,

@@ -79,7 +79,14 @@ class EngineTable:
         try:
             found: pd.DataFrame = self.relation.query(VIEW, query).df()
         except refused as error:
-            raise DataError(f"the engine refuses: {error}", "the table", "look at the query that makes the table") from error
+            raise _engine_error(error) from error
+        except RuntimeError as error:
+            # what is raised where Ctrl-C hits the engine in a conversion; another time the query is answered then
+            try:
+                self.relation.query(VIEW, query).df()
+            except Exception:
+                raise _engine_error(error) from error
+            raise KeyboardInterrupt from None
         return found
 
     def columns(self, used: Sequence[str]) -> SqlColumns:
@@ -94,6 +101,10 @@ class EngineTable:
         return columns
 
 
+def _engine_error(error: Exception) -> DataError:
+    return DataError(f"the engine refuses: {error}", "the table", "look at the query that makes the table")
+
+
 def _frames_of(relation: Any, query: str) -> Iterator[pd.DataFrame]:
     """The result of a query in parts. Errors: DataError for what the engine refuses"""
     refused: type[Exception] = import_module("duckdb").Error
@@ -102,7 +113,7 @@ def _frames_of(relation: Any, query: str) -> Iterator[pd.DataFrame]:
             for batch in reader:
                 yield batch.to_pandas()
     except refused as error:
-        raise DataError(f"the engine refuses: {error}", "the table", "look at the query that makes the table") from error
+        raise _engine_error(error) from error
 
 
 @dataclass(frozen=True, slots=True, eq=False)

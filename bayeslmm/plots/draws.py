@@ -21,7 +21,6 @@ from bayeslmm.plots.style import (
     ORANGE,
     PALETTE,
     axes_for,
-    closes_on_error,
     counts_map,
     few_ticks,
     grey,
@@ -98,7 +97,6 @@ def forest_of_draws(draws: DrawTable, kinds: Mapping[str, str], conf_level: floa
     return axes
 
 
-@closes_on_error
 def density_axes(draws: DrawTable, priors: Mapping[str, tuple[Array, Array]], conf_level: float, total: int, ax: Any = None) -> list[Axes]:
     """A panel for each parameter: the density of its draws, its interval, its mean; dashed its prior, where it is proper."""
     axes = panels(ax, len(draws), width=3.2, height=2.5)
@@ -138,7 +136,6 @@ def kernel_density(values: Array, points: int = 160) -> tuple[Array, Array]:
     return grid, np.asarray(kernel(grid) + kernel(-grid) if begin == 0.0 else kernel(grid))
 
 
-@closes_on_error
 def trace_axes(draws: DrawTable, total: int, ax: Any = None) -> list[Axes]:
     """Draws in their order, a colour for each chain: level bands without steps or slow waves."""
     axes = panels(ax, len(draws), width=3.8, height=2.0)
@@ -151,7 +148,6 @@ def trace_axes(draws: DrawTable, total: int, ax: Any = None) -> list[Axes]:
     return axes
 
 
-@closes_on_error
 def rank_axes(draws: DrawTable, total: int, ax: Any = None) -> list[Axes]:
     """Whether chains agree: the distribution of each chain's ranks among all draws, minus a uniform one, with a pointwise 95% band."""
     axes = panels(ax, len(draws), width=3.2, height=2.2, sharey=True)
@@ -171,7 +167,6 @@ def rank_axes(draws: DrawTable, total: int, ax: Any = None) -> list[Axes]:
     return axes
 
 
-@closes_on_error
 def pair_axes(draws: DrawTable, ax: Any = None) -> list[Axes]:
     """Every two parameters against each other below the diagonal, densities on it."""
     names = list(draws)
@@ -223,7 +218,6 @@ class Replicated:
         return Replicated(self.draws[:, rows], self.y[rows], self.name)
 
 
-@closes_on_error
 def predictive_panels(
     found: Replicated, draw: Callable[[Axes, Replicated], None], by: PlotColumn | None, axis: tuple[str, str], ax: Any = None
 ) -> list[Axes]:

@@ -14,7 +14,6 @@ from bayeslmm.plots.style import (
     PALETTE,
     axes_for,
     caption,
-    closes_on_error,
     ink,
     legend_above,
     legend_of_panels,
@@ -112,7 +111,6 @@ def along_axis(
     return plain_axes(ax, x, label, title)
 
 
-@closes_on_error
 def effect_axes(
     frame: pd.DataFrame,
     x: str,
@@ -139,7 +137,6 @@ def effect_axes(
     return axes
 
 
-@closes_on_error
 def subgroup_axes(
     table: pd.DataFrame, label: str, *, notes: Sequence[str] = (), ax: Axes | None = None, measure: str = "interaction p"
 ) -> Axes:

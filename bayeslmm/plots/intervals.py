@@ -25,7 +25,6 @@ from bayeslmm.plots.style import (
     SKY,
     axes_for,
     band,
-    closes_on_error,
     few_ticks,
     grey,
     ink,
@@ -46,7 +45,6 @@ METHOD_NAMES = {"wald": "Wald"}
 PROFILE_LEVELS = (0.5, 0.8, 0.9, 0.95, 0.99)
 
 
-@closes_on_error
 def profile_axes(profile: Any, absolute: bool = False, ax: Any = None) -> list[Axes]:
     """zeta of every parameter against its value: a straight line where a Wald interval is right. Vertical lines are limits at 50 to 99 %.
 
@@ -76,7 +74,6 @@ def profile_axes(profile: Any, absolute: bool = False, ax: Any = None) -> list[A
     return axes
 
 
-@closes_on_error
 def forest_axes(fit: Estimates, limits: pd.DataFrame, method: str, level: float, intercept: bool = False, ax: Axes | None = None) -> Axes:
     """Fixed effects with their limits by a method of `confint`, first at the top; the line is 0."""
     require_flag(intercept, "intercept")
@@ -100,7 +97,6 @@ def forest(ax: Axes, table: pd.DataFrame, label: str) -> Axes:
     return plain_axes(ax, label, "")
 
 
-@closes_on_error
 def bootstrap_axes(boot: Any, level: float = 0.95, ax: Any = None) -> list[Axes]:
     """A histogram of the replicates of every parameter, with the estimate and percentile limits."""
     limits = boot.confint(level).set_index("term")
@@ -124,7 +120,6 @@ SOURCE_STYLES = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (PINK, "D"), (SKY, "v
 PARAMETER_KEYS = ["effect", "group", "term"]
 
 
-@closes_on_error
 def comparison_axes(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """A forest of a comparison: every parameter on its own scale of posterior sds around the reference, a mark for each source."""
     sources = list(dict.fromkeys(frame["source"]))
@@ -160,7 +155,6 @@ def _centre_and_scale(rows: pd.DataFrame) -> tuple[float, float]:
     return float((reference if len(reference) else rows["estimate"]).iloc[0]), scale if np.isfinite(scale) and scale > 0 else 1.0
 
 
-@closes_on_error
 def priors_axes(priors: Any, ax: Any = None) -> list[Axes]:
     """The density of every proper prior, a panel each."""
     curves = {str(label): part for label, part in priors.curves().groupby("label", sort=False)}
@@ -175,7 +169,6 @@ def priors_axes(priors: Any, ax: Any = None) -> list[Axes]:
     return axes
 
 
-@closes_on_error
 def calibration_axes(distributions: Mapping[str, Array], band: tuple[Array, Array, Array], ax: Any = None) -> list[Axes]:
     """The distribution of the ranks of every quantity minus that of uniform ones, with the simultaneous band; outside it in red.
 
@@ -197,7 +190,6 @@ def calibration_axes(distributions: Mapping[str, Array], band: tuple[Array, Arra
     return axes
 
 
-@closes_on_error
 def emmeans_axes(means: Any, comparisons: bool = False, adjust: str = "tukey", x: str | None = None, ax: Any = None) -> list[Axes]:
     """One panel for each level of `by`: means, confidence intervals, and with `comparisons` arrows: two that do not overlap differ.
 

@@ -24,7 +24,6 @@ from bayeslmm.plots.style import (
     PALETTE,
     axes_for,
     caption,
-    closes_on_error,
     cloud,
     grey,
     ink,
@@ -56,7 +55,6 @@ FEW_PLACES = 6
 """Values of a numeric x that have a tick each."""
 
 
-@closes_on_error
 def lines_axes(
     design: Design,
     fitted: Callable[[], Array],
@@ -172,7 +170,6 @@ def _places(part: pd.DataFrame, across: PlotColumn) -> tuple[Array, Codes]:
     return np.asarray(place[order], float), order
 
 
-@closes_on_error
 def ranef_axes(fit: Estimates, group: str | None = None, conf_level: float = 0.95, sort: bool = True, ax: Any = None) -> list[Axes]:
     """One panel per random column of a grouping factor: modes with `conf_level` intervals.
 
@@ -242,7 +239,6 @@ def caterpillar(ax: Axes, modes: Array, low: Array, high: Array, labels: list[An
     ax.set_ylim(-0.8, len(modes) - 0.2)
 
 
-@closes_on_error
 def ranef_quantiles_axes(modes: Mapping[str, pd.DataFrame], group: str | None, ax: Any = None) -> list[Axes]:
     """Normal quantiles of the conditional modes, a panel for each random column."""
     name = _require_factor(modes, group)
@@ -253,7 +249,6 @@ def ranef_quantiles_axes(modes: Mapping[str, pd.DataFrame], group: str | None, a
     return axes
 
 
-@closes_on_error
 def ranef_pairs_axes(modes: Mapping[str, pd.DataFrame], group: str | None, ax: Any = None) -> list[Axes]:
     """The conditional modes of every two random columns against each other."""
     name = _require_factor(modes, group)
@@ -274,7 +269,6 @@ NAMED_LEVELS = 8
 """Levels that are named where there are too many to name all."""
 
 
-@closes_on_error
 def influence_axes(found: pd.DataFrame, group: str, ax: Axes | None = None) -> Axes:
     """Cook's distance of the levels, largest at the top; many levels in their order, the largest named. 4 / levels is a rule of thumb."""
     limit = 4.0 / len(found)

@@ -25,7 +25,6 @@ from bayeslmm.plots.style import (
     ORANGE,
     RED,
     axes_for,
-    closes_on_error,
     cloud,
     grey,
     has_local_line,
@@ -109,7 +108,6 @@ RESIDUAL_LABELS = {
 }
 
 
-@closes_on_error
 def fitted_axes(fit: Estimates, level: Level = "conditional", ax: Axes | None = None) -> Axes:
     """Observed against fitted values, with the line where they agree."""
     ax = axes_for(ax, 5.2, 5.0)
@@ -122,7 +120,6 @@ def fitted_axes(fit: Estimates, level: Level = "conditional", ax: Axes | None = 
     return plain_axes(ax, f"fitted value ({level})", scale_name(fit.design))
 
 
-@closes_on_error
 def residual_axes(fit: Estimates, kind: ResidualKind = "pearson", against: str | None = None, ax: Axes | None = None) -> Axes:
     """Residuals against fitted values, or against a column of the data, with a local mean that should stay near 0."""
     ax = axes_for(ax)
@@ -178,7 +175,6 @@ def boxes(ax: Axes, parts: Sequence[Array], color: str = BLUE) -> None:
     )
 
 
-@closes_on_error
 def qq_axes(fit: Estimates, kind: ResidualKind = "normalized", ax: Axes | None = None) -> Axes:
     """Ordered residuals against normal quantiles, with the band that 95% of samples of this size stay in at each place."""
     ax = axes_for(ax, 5.2, 5.0)
@@ -214,7 +210,6 @@ ALIKE = 1e-6
 """Spread of leverages, relative to their size, that is rounding."""
 
 
-@closes_on_error
 def leverage_axes(fit: Estimates, found: pd.DataFrame, rows: Codes | slice, ax: Axes | None = None, label: int = 5) -> Axes:
     """Pearson residuals against leverage; the rows with the largest Cook's distance are named by their index.
 
@@ -238,7 +233,6 @@ def leverage_axes(fit: Estimates, found: pd.DataFrame, rows: Codes | slice, ax: 
     return plain_axes(ax, f"leverage{sampled}", RESIDUAL_LABELS["pearson"])
 
 
-@closes_on_error
 def acf_axes(fit: Estimates, kind: ResidualKind = "normalized", lags: int | None = None, ax: Axes | None = None) -> Axes:
     """Autocorrelation of the residuals within subjects by lag, with the band of 95% of white noise; nlme's `plot(ACF(fit))`.
 
@@ -287,7 +281,6 @@ def _rows_of_subjects(fit: Estimates) -> tuple[Codes, Codes]:
     return np.lexsort((along, codes)), np.asarray(codes)
 
 
-@closes_on_error
 def simulated_axes(found: Any, ax: Any = None) -> list[Axes]:
     """Left: ordered values against uniform quantiles. Right: values against the rank of the fitted value; their local mean is near 0.5."""
     left, right = panels(ax, 2, width=4.4, height=4.0)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import wraps
+from collections.abc import Sequence
 from textwrap import wrap
 from typing import Any, cast
 
@@ -105,22 +104,6 @@ def _is_dark() -> bool:
     """Whether the style in force writes light text, which asks for light lines: the ground itself may be transparent."""
     red, green, blue = to_rgb(plt.rcParams["text.color"])
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.5
-
-
-def closes_on_error[**P, T](draw: Callable[P, T]) -> Callable[P, T]:
-    """A function that draws, and leaves no open figure of its own where an argument is refused or Ctrl-C breaks it off."""
-
-    @wraps(draw)
-    def drawn(*args: P.args, **kwargs: P.kwargs) -> T:
-        before = set(plt.get_fignums())
-        try:
-            return draw(*args, **kwargs)
-        except BaseException:
-            for number in set(plt.get_fignums()) - before:
-                plt.close(number)
-            raise
-
-    return drawn
 
 
 def axes_for(ax: Axes | None, width: float = 6.4, height: float = 4.4) -> Axes:
@@ -254,7 +237,6 @@ def local_line(x: Array, y: Array, points: int = 60) -> tuple[Array, Array]:
     return grid, out
 
 
-@closes_on_error
 def plain_axes(ax: Axes, xlabel: str, ylabel: str, title: str = "") -> Axes:
     """Labels on, in as many lines as the axes need room for; what carries no information off."""
     extent, figure = ax.get_window_extent(), cast(Any, ax.get_figure())

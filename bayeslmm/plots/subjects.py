@@ -25,7 +25,6 @@ from bayeslmm.plots.style import (
     RED,
     axes_for,
     caption,
-    closes_on_error,
     grey,
     has_local_line,
     ink,
@@ -81,7 +80,6 @@ def time_column(design: Design, x: str | None, subject: Codes, where: str) -> Pl
     raise SpecificationError("no column of the model is a time of subjects", where, 'name it: x="day"')
 
 
-@closes_on_error
 def profiles_axes(
     design: Design,
     y: Array,
@@ -225,7 +223,6 @@ def semivariances(values: Array, place: Array, subject: Codes, expected: Any = N
     return Semivariances(means[0], means[1], counts[kept], means[2] if models else None)
 
 
-@closes_on_error
 def variogram_axes(fit: Estimates, kind: ResidualKind = "pearson", x: str | None = None, ax: Axes | None = None) -> Axes:
     """Semivariances of residuals within subjects against the distance in time or place; nlme's `plot(Variogram(fit))`.
 
@@ -317,7 +314,6 @@ def covariance_matrices(D: Mapping[str, pd.DataFrame], R: Any) -> dict[str, pd.D
     return found
 
 
-@closes_on_error
 def covariance_axes(matrices: Mapping[str, pd.DataFrame], ax: Any = None) -> list[Axes]:
     """A panel for each matrix: correlations as colours, the standard deviations on the diagonal."""
     drawn = dict(list(matrices.items())[:MATRIX_PANELS])

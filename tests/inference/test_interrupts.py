@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
 import signal
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -16,6 +20,8 @@ from threadpoolctl import threadpool_info
 
 import bayeslmm as blm
 from bayeslmm.errors import BayesLMMError, InferenceError
+from bayeslmm.likelihood.threads import INTERRUPTED_IN_C, restore_state
+from tests.inputs import every_argument
 
 Verb = Callable[[], Any]
 
@@ -136,6 +142,88 @@ def test_an_interrupt_leaves_full_numbers_or_a_mark(fit: blm.Fit, name: str) -> 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_hundred_interrupts(fit: blm.Fit, name: str) -> None:
     check_interrupts(fit, name, 100)
+
+
+def equal(whole: Any, found: Any) -> bool:
+    """Whether two answers are one, as far as they have numbers to compare; of a verb that is random they have not."""
+    if isinstance(whole, pd.DataFrame):
+        one, other = (frame.drop(columns="elapsed", errors="ignore") for frame in (whole, found))
+        return bool(one.equals(other))
+    if isinstance(getattr(whole, "frame", None), pd.DataFrame):
+        return equal(whole.frame, found.frame)
+    if isinstance(whole, blm.Fit):
+        return bool(found.criterion == whole.criterion) or np.isnan(whole.criterion)
+    return type(whole) is type(found)
+
+
+def interrupted_verb(verb: every_argument.Verb, moments: int) -> Iterator[str]:
+    """What is wrong with a verb that is interrupted at moments spread over its time."""
+
+    def call() -> Any:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            return verb.call(**verb.base)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            whole = call()
+            begin = time.perf_counter()
+            steady = equal(whole, call())
+        except BayesLMMError:  # what needs rows, of a model without, and the like
+            return
+        length = time.perf_counter() - begin
+    plt.close("all")
+    files, before = set(os.listdir()), state()
+    for k in range(max(3, min(moments, int(moments * 1.5 / length)))):
+        try:
+            found, told = pressed(call, max(length * (k + 0.5) / moments, 2e-5))
+        except Exception as error:
+            yield f"{verb.name} {k}: {type(error).__name__} {str(error)[:80]}"
+            found = None
+        if found is not None:
+            stopped = bool(told or getattr(found, "interrupted", False))
+            if stopped and not (marked(found) or getattr(found, "interrupted", False)):
+                yield f"{verb.name} {k}: without a mark"
+            if not stopped and steady and not equal(whole, found):
+                yield f"{verb.name} {k}: other numbers"
+            plt.close("all")
+        if state() != before:
+            yield f"{verb.name} {k}: threads, errors, signals or figures are not as before"
+            plt.close("all")
+        left = set(os.listdir()) - files
+        if left:
+            yield f"{verb.name} {k}: leaves {left}"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("alarm")
+def test_every_verb_is_interrupted_at_twenty_moments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    every_argument.prepare(tmp_path)
+    found = [wrong for verb in every_argument.verbs() for wrong in interrupted_verb(verb, 20)]
+    assert not found, "\n".join(found)
+
+
+def test_an_interrupted_figure_is_closed(fit: blm.Fit, monkeypatch: pytest.MonkeyPatch) -> None:
+    def press(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    plt.close("all")
+    monkeypatch.setattr("matplotlib.axes.Axes.set_xlabel", press)
+    power = fit.power("Days", nsim=4, n=[18, 20], along="Subject", seed=1)
+    for draw in (fit.plot.residuals, fit.plot, power.plot, fit.profile(terms="Days").plot):
+        with pytest.raises(KeyboardInterrupt):
+            draw()
+        assert plt.get_fignums() == []
+
+
+@pytest.mark.parametrize("error", INTERRUPTED_IN_C, ids=lambda one: one[1])
+def test_what_libraries_make_of_the_key_is_the_key(error: tuple[type[Exception], str]) -> None:
+    def verb() -> None:
+        raise error[0](f"{error[1]}: in C")
+
+    with pytest.raises(KeyboardInterrupt):
+        restore_state(verb, "verb")()
 
 
 def test_nothing_done_is_an_interrupt(fit: blm.Fit, monkeypatch: pytest.MonkeyPatch) -> None:
