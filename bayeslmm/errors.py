@@ -130,6 +130,10 @@ class ForeignNameError(BayesLMMError, AttributeError):
     """An attribute that is a name of another package."""
 
 
+class UnknownKeyError(BayesLMMError, TypeError):
+    """Brackets behind an object that is no table."""
+
+
 class UnknownCheckError(BayesLMMError, KeyError):
     """A check that was not made, asked for by name."""
 

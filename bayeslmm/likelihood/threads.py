@@ -125,6 +125,10 @@ def restore_state[**P, Result](verb: Callable[P, Result], name: str) -> Callable
                 found = verb(*args, **options)
             broken, failed = _tells_of_interrupt(found), False
             return found
+        except KeyboardInterrupt as press:
+            if type(press) is KeyboardInterrupt:
+                raise
+            raise KeyboardInterrupt from None  # one that carries what was found is for those inside
         except Exception as error:
             broken = was_interrupted(error, handled)
             if broken:

@@ -29,7 +29,7 @@ from bayeslmm.results.fitted import (
     sd_frames,
     simulate,
 )
-from bayeslmm.results.foreign_names import known_arguments, public_verbs, refuse_outcome
+from bayeslmm.results.foreign_names import AnsweringClass, known_arguments, public_verbs, refuse_outcome
 from bayeslmm.results.predict import on_response, predict_rows, require_estimable_rows, require_outcomes
 from bayeslmm.results.store import save
 
@@ -101,7 +101,7 @@ def _require_kind(value: object, kind: type, argument: str, source: str) -> None
         raise SpecificationError(f"{argument} is a {type(value).__name__}", argument, f"give what {source} returned")
 
 
-class Fit(Estimates):
+class Fit(Estimates, metaclass=AnsweringClass):
     """A fitted model: estimates as attributes (see `Estimates`), everything else as verbs.
 
     Made by `LMM.fit`; examples take `fit = blm.LMM("Reaction ~ Days + (Days | Subject)", sleepstudy).fit()`.

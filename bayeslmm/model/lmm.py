@@ -25,7 +25,7 @@ from bayeslmm.likelihood.problem import Problem, build_problem
 from bayeslmm.model.fit import Fit
 from bayeslmm.results import foreign_names
 from bayeslmm.results.fitted import new_response, parameters_of, simulate_frame
-from bayeslmm.results.foreign_names import known_arguments
+from bayeslmm.results.foreign_names import AnsweringClass, known_arguments
 from bayeslmm.specification.model_spec import ModelArguments, plain_coding
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ SEARCHES = frozenset({"lbfgs", "l-bfgs-b", "bfgs", "cg", "powell", "nm", "nelder
 """What other packages call methods of optimisation."""
 
 
-class LMM:
+class LMM(metaclass=AnsweringClass):
     """A linear mixed model `y = X alpha + Z beta + eps`, `beta ~ N(0, D)`, `eps ~ N(0, R)`: spec and design. Nothing is estimated yet.
 
     Parameters

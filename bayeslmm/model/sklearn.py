@@ -93,7 +93,7 @@ class LMMRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
         def __getattr__(self, name: str) -> NoReturn:
             if name in ESTIMATOR_ATTRIBUTES:
-                raise no_attribute(self, name, ESTIMATOR_ATTRIBUTES)
+                raise no_attribute(type(self), name, ESTIMATOR_ATTRIBUTES)
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
 
     def __init__(

@@ -112,7 +112,7 @@ class Summary:
     if not TYPE_CHECKING:  # a type checker knows every name that there is
 
         def __getattr__(self, name: str) -> NoReturn:
-            raise no_attribute(self, name, foreign_names.SUMMARY_ATTRIBUTES)
+            raise no_attribute(type(self), name, foreign_names.SUMMARY_ATTRIBUTES)
 
     def __str__(self) -> str:
         return text_of(self.title, self.facts, self.tables, self.notes)

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from functools import wraps
 from typing import Any, NoReturn
 
-from bayeslmm.errors import ForeignNameError, UnknownArgumentError
+from bayeslmm.errors import ForeignNameError, UnknownArgumentError, UnknownKeyError, show_value
 from bayeslmm.estimate.estimate import Fitted, require_outcome
 from bayeslmm.likelihood.threads import restore_state
 
@@ -417,18 +417,27 @@ LISTED = 24
 """Names of an object that an error lists."""
 
 
-def no_attribute(owner: object, name: str, table: dict[str, str]) -> AttributeError:
-    """The error for an attribute that an object does not have: what other packages call so is named."""
-    kind = type(owner).__name__
+def no_attribute(owner: type, name: str, table: Mapping[str, str]) -> AttributeError:
+    """The error for an attribute that a class, or an object of it, does not have: what other packages call so is named."""
+    kind = owner.__name__
     if name.startswith("_"):  # asked by Python and by notebooks, not by people
         return AttributeError(f"{kind!r} object has no attribute {name!r}", name=name, obj=owner)
     if name in table:
         return ForeignNameError(f"{kind} has no {name!r}: it is a name of another package", name, f"write {table[name]}")
-    own = [known for known in dir(type(owner)) if not known.startswith("_")]
+    own = [known for known in dir(owner) if not known.startswith("_")]
     near = get_close_matches(name, own, 2, 0.6)
     several = ", ".join(own) if len(own) <= LISTED else f"{', '.join(own[:LISTED])}, ...: dir() lists them all"
     remedy = f"did you mean {' or '.join(near)}?" if near else f"there are {several}"
     return ForeignNameError(f"{kind} has no {name!r}", name, remedy)
+
+
+class AnsweringClass(type):
+    """The class of a class that answers names which it does not have as its objects do: `LMM.from_formula`."""
+
+    _foreign_names: Mapping[str, str] = {}
+
+    def __getattr__(cls, name: str) -> NoReturn:
+        raise no_attribute(cls, name, cls._foreign_names)
 
 
 def known_arguments[Made: type](owner: Made, synonyms: Mapping[str, str] | None = None, attributes: dict[str, str] | None = None) -> Made:
@@ -440,10 +449,29 @@ def known_arguments[Made: type](owner: Made, synonyms: Mapping[str, str] | None 
     table = attributes or {}
 
     def answer(self: object, name: str) -> NoReturn:
-        raise no_attribute(self, name, table)
+        raise no_attribute(type(self), name, table)
 
-    setattr(owner, "__getattr__", answer)  # noqa: B010 - not written in the class: a type checker knows every name that there is
+    def answer_key(self: object, key: object) -> NoReturn:
+        raise _no_key(type(self), key, table)
+
+    # not written in the class: a type checker knows every name that there is
+    if isinstance(owner, AnsweringClass):
+        owner._foreign_names = table
+    setattr(owner, "__getattr__", answer)  # noqa: B010
+    if not hasattr(owner, "__getitem__") and not hasattr(owner, "__len__"):  # NumPy takes what has both for a sequence
+        setattr(owner, "__getitem__", answer_key)  # noqa: B010
+        setattr(owner, "__iter__", None)  # noqa: B010 - or Python would iterate by asking for the keys 0, 1, ...
     return public_verbs(owner, synonyms)
+
+
+def _no_key(owner: type, key: object, table: dict[str, str]) -> UnknownKeyError:
+    """The error for brackets behind an object that has none: a key that other packages have is told as an attribute of that name is."""
+    if not isinstance(key, str):
+        remedy = "its parts are attributes: dir() lists them"
+        return UnknownKeyError(f"{owner.__name__} has no {show_value(key)}: it is no table and no sequence", "brackets", remedy)
+    found = no_attribute(owner, key.lstrip("_") or key, table)
+    remedy = found.remedy if isinstance(found, ForeignNameError) else "dir() lists its parts"
+    return UnknownKeyError(f"{owner.__name__} has no [{key!r}]: it is no table", "brackets", remedy)
 
 
 def public_verbs[Made: type](owner: Made, synonyms: Mapping[str, str] | None = None) -> Made:

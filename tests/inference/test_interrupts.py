@@ -7,6 +7,7 @@ import io
 import os
 import signal
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -100,8 +101,10 @@ def pressed(verb: Verb, seconds: float) -> tuple[Any, int]:
                 found = verb()
             finally:  # where the key may be pressed as well
                 signal.setitimer(signal.ITIMER_REAL, 0)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as press:
             found = None
+            if traceback.extract_tb(press.__traceback__)[-1].name in {"pressed", "call", "verb", "kept"}:  # the verb had ended
+                plt.close("all")
         except InferenceError:  # too few replicates for limits
             found = None
     return found, sum("interrupted" in str(one.message) for one in seen)

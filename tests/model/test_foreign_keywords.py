@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
 import pytest
 
 import bayeslmm as blm
 from bayeslmm.bayes.posterior.plots import PosteriorPlots
-from bayeslmm.errors import BayesLMMError, ForeignNameError, UnknownArgumentError
+from bayeslmm.errors import BayesLMMError, ForeignNameError, UnknownArgumentError, UnknownKeyError
 from bayeslmm.inference.intervals.bootstrap import Bootstrap
 from bayeslmm.inference.intervals.profile import Profile
 from bayeslmm.inference.means.marginal_means import EMMeans
 from bayeslmm.model.fit_plots import FitPlots
 from bayeslmm.results.foreign_names import FOREIGN_KEYWORDS, VERB_KEYWORDS
 from tests.contract.public import classes
+from tests.inputs.every_argument import objects
 
 FUNCTIONS = [name for name in blm.__all__ if inspect.isfunction(getattr(blm, name)) and name != "load_dataset"]
 OWNERS = [blm.LMM, blm.Fit, blm.Posterior, EMMeans, Profile, Bootstrap, FitPlots, PosteriorPlots]
@@ -113,3 +115,29 @@ def test_what_a_fit_has_is_answered_on_a_model(name: str) -> None:
     with pytest.raises(ForeignNameError) as caught:
         getattr(blm.LMM("y ~ x + (1 | g)", data, check="warn"), name)
     assert f"model.fit(), then fit.{name}" in caught.value.remedy
+
+
+def test_brackets_are_answered_as_attributes_are() -> None:
+    made = objects()
+    for name, owner in made.items():
+        if hasattr(owner, "__len__") or name in {"Priors", "LMMRegressor", "Summary"}:
+            continue
+        for key in ("posterior", "Days", 0, slice(3), ("a", "b")):
+            with pytest.raises(UnknownKeyError) as caught:
+                owner[key]
+            assert caught.value.remedy
+        assert not isinstance(owner, Iterable)
+        assert np.array([owner, owner], dtype=object).shape == (2,)
+    with pytest.raises(UnknownKeyError, match=r"post\.tree"):
+        made["Posterior"]["posterior"]
+
+
+@pytest.mark.parametrize("owner", [blm.LMM, blm.Fit, blm.Posterior], ids=lambda owner: owner.__name__)
+def test_a_class_answers_as_its_objects_do(owner: type) -> None:
+    for name in ("from_formula", "from_dataframe", "nothing"):
+        with pytest.raises(ForeignNameError) as caught:
+            getattr(owner, name)
+        assert caught.value.remedy
+    assert not hasattr(owner, "_private")
+    with pytest.raises(ForeignNameError, match="another package"):
+        blm.LMM.from_formula  # noqa: B018

@@ -23,7 +23,7 @@ from bayeslmm.bayes.posterior.hypotheses import judge_hypotheses, rope_shares, s
 from bayeslmm.bayes.sampling.prior_predictive import prior_predictive
 from bayeslmm.errors import SamplingError, escape_control
 from bayeslmm.results import foreign_names
-from bayeslmm.results.foreign_names import known_arguments
+from bayeslmm.results.foreign_names import AnsweringClass, known_arguments
 from bayeslmm.results.render import describe_checks, html_of_frame
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class SampledModel(Protocol):
     def sample(self, draws: int, chains: int, seed: int | None, method: SamplingMethod) -> Posterior: ...
 
 
-class Posterior(PosteriorData):
+class Posterior(PosteriorData, metaclass=AnsweringClass):
     """Draws of every parameter of a model: fixed effects, covariance parameters, random effects.
 
     Made by `LMM.sample`; examples take `post = blm.LMM("Reaction ~ Days + (Days | Subject)", sleepstudy).sample(seed=1)`.
