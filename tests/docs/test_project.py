@@ -79,3 +79,15 @@ def test_a_reader_who_searches_finds_a_chapter(words: str) -> None:
     )
     contents = text("docs/book/index.md")
     assert all(f"({page.name})" in contents for page in (ROOT / "docs" / "book").glob("*.md") if page.name != "index.md")
+
+
+SOUGHT = ("effect size", "interaction", "multiple comparisons", "report", "reference level", "missing", "convergence", "singular", "power")
+SOUGHT += ("imputation", "ROPE", "deploy")
+
+
+@pytest.mark.parametrize("words", SOUGHT)
+def test_what_newcomers_look_for_has_a_chapter(words: str) -> None:
+    """The search of the site ranks headings first: one of a chapter holds every word that is typed, as it is typed or longer."""
+    pages = [page for folder in ("book", "howto") for page in sorted((ROOT / "docs" / folder).glob("*.md"))]
+    headings = [line.lower() for page in pages for line in re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)]
+    assert any(all(word in heading for word in words.lower().split()) for heading in headings)
