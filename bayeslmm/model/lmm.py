@@ -226,7 +226,9 @@ class LMM(metaclass=AnsweringClass):
     def _start(
         self, arguments: ModelArguments, data: Any, counting: CountingRule, subjects: int | None, spec: ModelSpec | None = None
     ) -> None:
-        self.arguments, self.counting, self.subjects, self._data = arguments, counting, subjects, data
+        # a view that pandas copies when the user's frame is written to: `update` reads the rows that the model was made of
+        self._data = data.copy(deep=False) if isinstance(data, pd.DataFrame) else data
+        self.arguments, self.counting, self.subjects = arguments, counting, subjects
         self.file: SpecFile | None = None
         try:
             self.design: Design = build_design(arguments.spec() if spec is None else spec, data, **arguments.arrays())

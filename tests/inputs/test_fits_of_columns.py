@@ -184,3 +184,14 @@ def test_an_absent_column_is_named_wherever_it_is_asked_for() -> None:
 
 def test_a_transform_outside_its_domain_is_refused_without_a_warning_of_numpy() -> None:
     refused(lambda: fit("y ~ poly(log(day), 2) + (1 | g)"), DataError, "poly")
+
+
+@pytest.mark.skipif(int(pd.__version__.partition(".")[0]) < 3, reason="without copies on write a frame is what it became")
+def test_a_frame_that_is_changed_later_changes_no_update() -> None:
+    rng = np.random.default_rng(1)
+    frame = pd.DataFrame({"y": rng.normal(size=40), "x": rng.normal(size=40), "g": np.tile(list("abcd"), 10)})
+    fit = blm.LMM("y ~ x + (1 | g)", frame).fit()
+    expected = blm.LMM("y ~ 1 + (1 | g)", frame.copy()).fit().criterion
+    frame.loc[:, "y"] = 0.0
+    frame["g"] = "z"
+    assert fit.update(". ~ . - x").criterion == expected
