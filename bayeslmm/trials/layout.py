@@ -313,12 +313,16 @@ def _cells(subject: Codes, visit: Codes, subjects: tuple[Any, ...], visits: tupl
     count = np.bincount(subject * m + visit, minlength=N * m).reshape(N, m)
     if (count > 1).any():
         i, j = np.argwhere(count > 1)[0]
-        what = f"{int((count > 1).sum())} cells have several rows, the first of subject {subjects[i]!r} at visit {visits[j]!r}"
-        raise DataError(what, "", "keep one row per subject and visit")
+        what = f"{int((count > 1).sum())} cells have several rows"
+        raise DataError(what, f"the first: subject {subjects[i]!r}, visit {visits[j]!r}", "keep one row per subject and visit")
     if (count == 0).any():
         i, j = np.argwhere(count == 0)[0]
-        what = f"{int((count == 0).sum())} cells have no row, the first of subject {subjects[i]!r} at visit {visits[j]!r}"
-        raise DataError(what, "", "add rows with the outcome missing and the covariates filled in")
+        what = f"{int((count == 0).sum())} cells have no row"
+        raise DataError(
+            what,
+            f"the first: subject {subjects[i]!r}, visit {visits[j]!r}",
+            "add rows with the outcome missing and the covariates filled in",
+        )
     rows = np.empty((N, m), np.int64)
     rows[subject, visit] = np.arange(N * m)
     return rows

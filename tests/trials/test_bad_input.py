@@ -50,7 +50,7 @@ def test_trials_that_cannot_be_read(what: str, trial: pd.DataFrame) -> None:
     data = TRIALS[what](trial)
     with pytest.raises(BayesLMMError) as caught:
         run(data, events_of(trial), strategy="JR")
-    assert caught.value.what and caught.value.remedy
+    assert caught.value.what and caught.value.where and caught.value.remedy
 
 
 EVENTS: dict[str, Change] = {
@@ -71,7 +71,7 @@ EVENTS: dict[str, Change] = {
 def test_events_that_cannot_be_read(what: str, trial: pd.DataFrame, events: pd.DataFrame) -> None:
     with pytest.raises(BayesLMMError) as caught:
         run(trial, EVENTS[what](events), strategy="JR")
-    assert caught.value.what and caught.value.remedy
+    assert caught.value.what and caught.value.where and caught.value.remedy
 
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -108,7 +108,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 def test_options_that_cannot_be_used(what: str, trial: pd.DataFrame, events: pd.DataFrame) -> None:
     with pytest.raises(BayesLMMError) as caught:
         run(trial, **({"events": events, "strategy": "JR"} | OPTIONS[what]))
-    assert caught.value.what and caught.value.remedy
+    assert caught.value.what and caught.value.where and caught.value.remedy
 
 
 @pytest.mark.parametrize(
@@ -242,7 +242,7 @@ ASKED: dict[str, Callable[[blm.Imputations], Any]] = {
 def test_what_imputations_refuse(what: str, imp: blm.Imputations) -> None:
     with pytest.raises(BayesLMMError) as caught:
         ASKED[what](imp)
-    assert caught.value.what and caught.value.remedy
+    assert caught.value.what and caught.value.where and caught.value.remedy
 
 
 def test_a_refit_that_fails_is_counted_and_named_and_the_rest_is_kept() -> None:
