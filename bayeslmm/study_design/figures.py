@@ -17,6 +17,8 @@ def power_figure(frame: pd.DataFrame, along: str, test: str, alpha: float, ax: A
     for i, (name, own) in enumerate(frame.groupby("test", sort=False) if several else [(test, frame)]):
         x, color = own["effect" if along == "effect" else "n"].to_numpy(float), PALETTE[i % len(PALETTE)]
         ax.fill_between(x, own["conf_low"], own["conf_high"], color=color, alpha=ribbon(), lw=0)
+        if len(x) == 1:  # a band of one point has no width
+            ax.vlines(x, own["conf_low"], own["conf_high"], color=color, lw=1.6)
         ax.plot(x, own["power"], color=color, lw=2.0, marker="o", ms=4, label=printable_name(str(name)))
     if several:
         legend_above(ax)

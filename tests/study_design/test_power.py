@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.collections import LineCollection
 from scipy import stats
 
 import bayeslmm as blm
@@ -139,6 +140,9 @@ def test_curves_rise_and_say_what_is_required() -> None:
     ax = power.plot()
     assert ax.get_ylabel() == "power"
     assert all(float(tick).is_integer() for tick in ax.get_xticks())  # there are no half subjects
+    single = mmrm(20, 1.0).power(LAST, nsim=20, seed=1)
+    (interval,) = [lines.get_segments()[0] for lines in single.plot().collections if isinstance(lines, LineCollection)]
+    assert interval[:, 1].tolist() == single.frame[["conf_low", "conf_high"]].iloc[0].tolist()
 
 
 def test_sizes_in_any_order_are_one_curve() -> None:
