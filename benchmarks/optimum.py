@@ -222,7 +222,8 @@ def structured_part(outcomes: Sequence[Outcome], starts: int) -> str:
         f"| refused by name: parameters that cannot be told apart, or a likelihood without a bound | {len(refused):,} |",
     ]
     if worse:
-        lines += ["", "Above the best of the starts:", "", "| seed | rows | kind | by |", "|---|---|---|---|"]
+        what = "Above the best of the starts, where one start of the six ends lower, in another valley of errors that rows tell little of:"
+        lines += ["", what, "", "| seed | rows | kind | by |", "|---|---|---|---|"]
         lines += [f"| {o.seed} | {o.n} | {o.kind} | {o.fit - o.best:.2g} |" for o in worse]
     return "\n".join(lines) + "\n"
 
