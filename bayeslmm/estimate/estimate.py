@@ -55,7 +55,7 @@ from bayeslmm.estimate.newton import (
     minimise_criterion,
 )
 from bayeslmm.likelihood.criterion import CriterionPoint
-from bayeslmm.likelihood.prediction import conditional_modes, mode_effects, population_means
+from bayeslmm.likelihood.prediction import conditional_means, conditional_modes
 from bayeslmm.likelihood.problem import Problem, by_sums
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsState, RowState
 from bayeslmm.likelihood.structured.residual_covariance import is_lost_in_rounding, mean_unit_variance
@@ -320,14 +320,13 @@ def _is_rounding(problem: Problem, point: CriterionPoint, restricted: bool) -> b
     """Whether so small a residual variance is only rounding: that of the rows is another, or without residuals has no end."""
     if problem.structured is not None or problem.criterion.held is not None or not problem.design.terms:
         return False  # a sigma that is held may be any share of the residuals
-    sums = problem.criterion.df(restricted) * point.sigma2
     if problem.design.in_memory:
-        squares, whole = _squares_of_rows(problem, point)
-        user = problem.criterion.df(restricted) * problem.sigma2(point.sigma2)
-        if not 0.5 < whole / user < 2.0:
+        squares = _squares_of_rows(problem, point) / (problem.criterion.df(restricted) * problem.sigma2(point.sigma2))
+        if squares > 2.0:
             return True
-        vanished = squares < NO_RESIDUALS * user
+        vanished = squares < NO_RESIDUALS
     else:
+        sums = problem.criterion.df(restricted) * point.sigma2
         vanished = point.sigma2 < HIDDEN_VARIANCE and sums - _penalty(point) < HIDDEN_RESIDUALS * sums
     return vanished and _falls_with_sigma(problem, point, restricted)
 
@@ -355,23 +354,20 @@ def _penalty(point: CriterionPoint) -> float:
 
 
 def _rounding_of_value(problem: Problem, point: CriterionPoint, restricted: bool) -> float:
-    """How far the criterion by sums is from that by rows at the same coefficients."""
+    """How far the criterion by sums lies below that of the squared residuals of the rows at the same coefficients alone."""
     by_rows = problem.structured is not None or isinstance(point.state, RowState)
     if by_rows or problem.criterion.held is not None or not (problem.design.in_memory and problem.design.terms):
         return 0.0
     df = problem.criterion.df(restricted)
-    share = _squares_of_rows(problem, point)[1] / (df * problem.sigma2(point.sigma2))
-    return df * abs(float(np.log(share))) if share > 0.0 else np.inf
+    return df * float(np.log(max(1.0, _squares_of_rows(problem, point) / (df * problem.sigma2(point.sigma2)))))
 
 
-def _squares_of_rows(problem: Problem, point: CriterionPoint) -> tuple[float, float]:
-    """e'We and r'We of e = y - X alpha - Z beta and r = y - X alpha, which is the r^2 that sigma^2 is made of; user's scale."""
+def _squares_of_rows(problem: Problem, point: CriterionPoint) -> float:
+    """e'We of e = y - X alpha - Z beta on the user's scale: no more than r^2, of which sigma^2 is made, but for rounding."""
     assert point.state is not None
     design, alpha = problem.design, problem.alpha(point.state.solution.alpha[0])
-    whole = design.y - population_means(problem, point, alpha)
-    left = whole - sum(mode_effects(problem, point, conditional_modes(problem, point)))
-    weighted = left if design.weights is None else design.weights * left
-    return float(left @ weighted), float(whole @ weighted)
+    residual = design.y - conditional_means(problem, point, alpha, conditional_modes(problem, point))
+    return float((residual**2 if design.weights is None else design.weights * residual**2).sum())
 
 
 def _starts_of_errors(problem: Problem, restricted: bool, point: CriterionPoint) -> list[Array]:
