@@ -57,7 +57,7 @@ from bayeslmm.estimate.newton import (
 from bayeslmm.likelihood.criterion import CriterionPoint
 from bayeslmm.likelihood.prediction import conditional_means, conditional_modes
 from bayeslmm.likelihood.problem import Problem, by_sums
-from bayeslmm.likelihood.random_effects.kernel import RandomEffectsState, RowState
+from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel, RandomEffectsState, RowState
 from bayeslmm.likelihood.structured.residual_covariance import is_lost_in_rounding, mean_unit_variance
 from bayeslmm.likelihood.threads import one_thread
 
@@ -126,6 +126,9 @@ DOUBTFUL_VARIANCE = 1e-6
 
 NO_RESIDUALS = 1e-6
 """Share of r^2 below which squared residuals are none: what is left is the size of the random effects, which goes to 0 with sigma."""
+
+OWN_SQUARES = 1e-9
+"""Relative rounding of the sum of squares of a standardized response."""
 
 HIDDEN_VARIANCE, HIDDEN_RESIDUALS = 1e-9, 0.05
 """Relative residual variance from which sums tell squared residuals no better than to this share of r^2, below which there are none."""
@@ -320,7 +323,7 @@ def _is_rounding(problem: Problem, point: CriterionPoint, restricted: bool) -> b
     """Whether so small a residual variance is only rounding: that of the rows is another, or without residuals has no end."""
     if problem.structured is not None or problem.criterion.held is not None or not problem.design.terms:
         return False  # a sigma that is held may be any share of the residuals
-    if problem.design.in_memory:
+    if _has_own_rows(problem):
         squares = _squares_of_rows(problem, point) / (problem.criterion.df(restricted) * problem.sigma2(point.sigma2))
         if squares > 2.0:
             return True
@@ -356,10 +359,19 @@ def _penalty(point: CriterionPoint) -> float:
 def _rounding_of_value(problem: Problem, point: CriterionPoint, restricted: bool) -> float:
     """How far the criterion by sums lies below that of the squared residuals of the rows at the same coefficients alone."""
     by_rows = problem.structured is not None or isinstance(point.state, RowState)
-    if by_rows or problem.criterion.held is not None or not (problem.design.in_memory and problem.design.terms):
+    if by_rows or problem.criterion.held is not None or not (problem.design.terms and _has_own_rows(problem)):
         return 0.0
     df = problem.criterion.df(restricted)
     return df * float(np.log(max(1.0, _squares_of_rows(problem, point) / (df * problem.sigma2(point.sigma2)))))
+
+
+def _has_own_rows(problem: Problem) -> bool:
+    """Whether the rows of the design are those of the sums: a refit has sums of fewer rows, or of another response, on the same columns."""
+    kernel, n = problem.criterion.kernel, problem.criterion.n
+    if not problem.design.in_memory or n != problem.design.nobs:
+        return False
+    # a response is standardized to a mean square of 1
+    return not isinstance(kernel, RandomEffectsKernel) or abs(float(kernel.cross.Xy[-1, -1]) - n) <= OWN_SQUARES * n
 
 
 def _squares_of_rows(problem: Problem, point: CriterionPoint) -> float:
