@@ -248,8 +248,9 @@ def plain_points(problem: Problem, x: Array) -> Array:
 SCANNED = tuple(10.0 ** (0.5 * k) for k in range(-3, 6))
 """Sizes of random effects in units of the errors, .03 to 300, at which the criterion is looked at beside the end of a search."""
 
-HEAVY_ENTRIES = 1 << 17
-"""Entries of the Schur complement of crossed factors from which every other of these sizes has to do."""
+HEAVY_ENTRIES, HEAVIEST_ENTRIES = 1 << 14, 1 << 17
+"""Entries of the Schur complement of crossed factors from which every other of these sizes has to do, and from which none is looked at:
+there a few values cost what the whole search does."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -275,9 +276,11 @@ def scaled_lines(problem: Problem, x: Array, unit: float, *, sparse: bool = Fals
     unit : the size of the errors in units of sigma; sparse : every other size of single columns
     """
     kernel = problem.criterion.kernel
-    if problem.is_iterative:
+    rest = kernel.cross.rest if isinstance(kernel, RandomEffectsKernel) else None
+    entries = 0 if rest is None else rest.flat
+    if problem.is_iterative or entries > HEAVIEST_ENTRIES:
         return []
-    heavy = isinstance(kernel, RandomEffectsKernel) and kernel.cross.rest is not None and kernel.cross.rest.flat > HEAVY_ENTRIES
+    heavy = entries > HEAVY_ENTRIES
     every, some = np.array(SCANNED) * unit, np.array(SCANNED[1::2]) * unit
     lines = []
     for term in problem.random.terms:
