@@ -49,9 +49,9 @@ from bayeslmm.estimate.newton import (
     DECREASE_TOLERANCE,
     MACHINE_EPSILON,
     MAX_EVALUATIONS,
-    STANDSTILL_DECREASE,
     Interrupted,
     Outcome,
+    limit_of_convergence,
     minimise_criterion,
 )
 from bayeslmm.likelihood.criterion import CriterionPoint
@@ -83,8 +83,7 @@ def _convergence(problem: Problem, outcome: Outcome[CriterionPoint], interrupted
     if interrupted:
         return Check("convergence", "failed", "interrupted", PREDICTED_DECREASE, "the best point so far is kept; fit again to go on")
     if outcome.converged:
-        # where rounding keeps a search from going on, its gradients promise more than there is
-        return Check("convergence", "passed", predicted, PREDICTED_DECREASE if predicted <= PREDICTED_DECREASE else STANDSTILL_DECREASE)
+        return Check("convergence", "passed", predicted, limit_of_convergence(predicted, PREDICTED_DECREASE))
     vanishing = vanishing_strata(problem, outcome.point.x, VANISHING_SD)
     if vanishing:
         remedy = f"the residual sd of {', '.join(vanishing)} goes to 0: {OWN_SD}"

@@ -18,7 +18,7 @@ from bayeslmm.errors import Check, FormatError, MismatchError, PriorError
 from bayeslmm.estimate.batch_descent import are_valleys, scaled_lines, shared_line
 from bayeslmm.estimate.checks import NULL_DIRECTION, typical_sd
 from bayeslmm.estimate.estimate import EXACT_VARIANCE, Estimate, check_not_exact, search
-from bayeslmm.estimate.newton import Interrupted, minimise
+from bayeslmm.estimate.newton import Interrupted, limit_of_convergence, minimise
 from bayeslmm.likelihood.kernel import Solution
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel
@@ -289,7 +289,7 @@ def _convergence(maximum: PosteriorMaximum) -> Check:
     if maximum.interrupted:
         return Check("convergence", "failed", "interrupted", 1e-8, "the best point so far is kept; fit again to go on")
     if maximum.converged:
-        return Check("convergence", "passed", maximum.predicted, 1e-8)
+        return Check("convergence", "passed", maximum.predicted, limit_of_convergence(maximum.predicted, 1e-8))
     return Check("convergence", "failed", maximum.predicted, 1e-8, "give proper priors, or simplify the random effects")
 
 

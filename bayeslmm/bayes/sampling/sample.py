@@ -29,7 +29,7 @@ from bayeslmm.bayes.sampling.importance import (
     resample_systematically,
     sample_importance,
 )
-from bayeslmm.bayes.sampling.mode import PosteriorMode, find_mode
+from bayeslmm.bayes.sampling.mode import MODE_TOLERANCE, PosteriorMode, find_mode
 from bayeslmm.bayes.sampling.nuts import MAX_TREE_DEPTH, Chains, bfmi, ess, r_hat, sample_nuts
 from bayeslmm.bayes.sampling.random_effects import JointDraws, draw_alpha, draw_beta_given_alpha, joint_draws
 from bayeslmm.bayes.sampling.surrogate import (
@@ -44,6 +44,7 @@ from bayeslmm.bayes.sampling.surrogate import (
 )
 from bayeslmm.errors import BayesLMMWarning, Check, SpecificationError, warn_user
 from bayeslmm.estimate.estimate import check_not_exact
+from bayeslmm.estimate.newton import limit_of_convergence
 from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel
 
 if TYPE_CHECKING:
@@ -325,7 +326,8 @@ def _common(draws: int, interrupted: bool) -> tuple[Check, ...]:
 def _mode_checks(mode: PosteriorMode, method: str) -> list[Check]:
     fine = mode.converged
     remedy = "" if fine else "the climb to the mode stopped early; the gate decides"
-    found = [Check("mode", "passed" if fine else "noted", mode.predicted, 1e-9, remedy)]
+    limit = limit_of_convergence(mode.predicted, MODE_TOLERANCE) if fine else MODE_TOLERANCE
+    found = [Check("mode", "passed" if fine else "noted", mode.predicted, limit, remedy)]
     if mode.others:
         shares = np.exp([own.log_mass for own in mode.others] - np.logaddexp.reduce([own.log_mass for own in (mode, *mode.others)]))
         covered = method == "importance"
