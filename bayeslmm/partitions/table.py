@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -22,8 +23,7 @@ from bayeslmm.partitions.partitions import ROWS_PER_READ, Partitions
 from bayeslmm.partitions.sql import FLOATS, INTEGERS, SqlColumns, number_text, quoted_name
 from bayeslmm.specification.model_spec import ModelSpec
 
-VIEW = "bayeslmm_table"
-"""What queries call the table."""
+_NUMBERS = itertools.count()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,9 +31,12 @@ class EngineTable:
     """A table that DuckDB holds, or finds in files.
 
     relation : a relation of DuckDB
+    view : what queries call it: a name of its own, for a query that was broken off leaves its view in the connection, and another of that
+        name would read what is gone
     """
 
     relation: Any
+    view: str = field(default_factory=lambda: f"bayeslmm_table_{next(_NUMBERS)}")
 
     @classmethod
     def of(cls, table: object) -> EngineTable:
@@ -70,20 +73,20 @@ class EngineTable:
         used = columns_of_model(spec)
         self.columns(used)
         order = "" if spec.residual is None else ", ".join(map(quoted_name, spec.residual.subject))
-        query = f"SELECT {', '.join(map(quoted_name, used))} FROM {VIEW}" + (f" ORDER BY {order}" if order else "")
-        return Partitions(partial(_frames_of, self.relation, query))
+        query = f"SELECT {', '.join(map(quoted_name, used))} FROM {self.view}" + (f" ORDER BY {order}" if order else "")
+        return Partitions(partial(_frames_of, self, query))
 
     def fetch(self, query: str) -> pd.DataFrame:
         """The result of a query. Errors: DataError for what the engine refuses"""
         refused: type[Exception] = import_module("duckdb").Error
         try:
-            found: pd.DataFrame = self.relation.query(VIEW, query).df()
+            found: pd.DataFrame = self.relation.query(self.view, query).df()
         except refused as error:
             raise _engine_error(error) from error
         except RuntimeError as error:
             # what is raised where Ctrl-C hits the engine in a conversion; another time the query is answered then
             try:
-                self.relation.query(VIEW, query).df()
+                self.relation.query(self.view, query).df()
             except Exception:
                 raise _engine_error(error) from error
             raise KeyboardInterrupt from None
@@ -105,11 +108,11 @@ def _engine_error(error: Exception) -> DataError:
     return DataError(f"the engine refuses: {error}", "the table", "look at the query that makes the table")
 
 
-def _frames_of(relation: Any, query: str) -> Iterator[pd.DataFrame]:
+def _frames_of(table: EngineTable, query: str) -> Iterator[pd.DataFrame]:
     """The result of a query in parts. Errors: DataError for what the engine refuses"""
     refused: type[Exception] = import_module("duckdb").Error
     try:
-        with relation.query(VIEW, query).to_arrow_reader(ROWS_PER_READ) as reader:
+        with table.relation.query(table.view, query).to_arrow_reader(ROWS_PER_READ) as reader:
             for batch in reader:
                 yield batch.to_pandas()
     except refused as error:
@@ -156,7 +159,7 @@ def frame_columns(frame: pd.DataFrame, rows_in_all: int = 0) -> Columns:
 def survey_table(spec: ModelSpec, asked: ColumnPlan, table: EngineTable, columns: SqlColumns) -> tuple[CompleteRows, FirstPass, float]:
     """The rows kept, what the first pass over parts would have seen, and what the weights are divided by."""
     every = ", ".join(f"{quoted_name(name)} AS {own}" for name, own in columns.names.items())
-    whole = CompleteRows(table, columns, f"SELECT {every} FROM {VIEW}")
+    whole = CompleteRows(table, columns, f"SELECT {every} FROM {table.view}")
     numbers = [name for name in dict.fromkeys((*asked.natural, *asked.numbers)) if name in asked.numbers or columns.is_number(name)]
     _check_are_numbers(whole, numbers)
     survey = FirstPass.of(spec, asked)

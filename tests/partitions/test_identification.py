@@ -12,6 +12,7 @@ import pytest
 
 import bayeslmm as blm
 from bayeslmm.errors import IdentifiabilityError
+from bayeslmm.partitions.table import EngineTable
 
 pytestmark = pytest.mark.filterwarnings("ignore::bayeslmm.errors.BayesLMMWarning")
 
@@ -62,3 +63,11 @@ def test_a_known_sigma_far_below_the_residuals_is_no_exact_fit(sigma: float) -> 
     parts = blm.from_partitions("y ~ x + (1 | g)", [rows[:50], rows[50:]], sigma=sigma).fit()
     assert whole.criterion == pytest.approx(parts.criterion, rel=1e-9)
     assert whole.fixef.to_numpy() == pytest.approx(parts.fixef.to_numpy(), rel=1e-7)
+
+
+def test_a_view_that_a_broken_query_left_is_nothing_to_the_next_table() -> None:
+    rows = rows_of(6)
+    left, table = (EngineTable.of(duckdb.from_df(rows.copy())) for _ in range(2))
+    assert left.view != table.view
+    duckdb.execute(f"CREATE OR REPLACE TEMP VIEW {left.view} AS SELECT 1 AS nothing")
+    assert len(table.fetch(f"FROM {table.view}")) == len(rows)
