@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -28,10 +28,6 @@ from bayeslmm.likelihood.problem import Problem, build_problem
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel
 from bayeslmm.results.estimates import Estimates
 from bayeslmm.results.fitted import as_pandas, simulate_responses
-
-if TYPE_CHECKING:
-    pass
-
 
 BATCH_DF = frozenset({"satterthwaite", "residual", "asymptotic"})
 PREDICTED = 1e-12
