@@ -267,6 +267,12 @@ class ScaledLine:
     sizes: Array
     points: Array
 
+    def other_valleys(self, values: Array, value: float) -> list[int]:
+        """Which points lie in another valley than the one the line goes through; values : (t,) theirs; value : that one's."""
+        place = int(np.searchsorted(self.sizes, self.own))
+        low = np.flatnonzero(_are_valleys(np.insert(values, place, value)[None])[0])
+        return [int(i - (i > place)) for i in low if i != place]
+
 
 def scaled_lines(problem: Problem, x: Array, unit: float, *, sparse: bool = False) -> list[ScaledLine]:
     """Lines through x along the size of each term's effects, and of each of its columns.
@@ -334,9 +340,7 @@ def valleys_aside(problem: Problem, restricted: bool, x: Array, value: float, un
     values = problem.criterion.values(np.concatenate([line.points for line in lines]), restricted)
     found = []
     for line, own in zip(lines, np.split(values, _ends_of(lines)), strict=True):
-        place = int(np.searchsorted(line.sizes, line.own))
-        low = np.flatnonzero(are_valleys(np.insert(own, place, value)[None])[0])
-        found += [line.points[i - (i > place)] for i in low if i != place]
+        found += [line.points[i] for i in line.other_valleys(own, value)]
     return found
 
 
@@ -345,7 +349,7 @@ def _ends_of(lines: Sequence[ScaledLine]) -> list[int]:
     return np.cumsum([len(line.sizes) for line in lines[:-1]]).astype(int).tolist()
 
 
-def are_valleys(values: Array) -> NDArray[np.bool_]:
+def _are_valleys(values: Array) -> NDArray[np.bool_]:
     """Which of the values (B, t) along a line are lower than both of their neighbours."""
     walls = np.full((len(values), 1), np.inf)
     line = np.concatenate([walls, np.where(np.isfinite(values), values, np.inf), walls], axis=1)
@@ -360,7 +364,7 @@ def _other_valleys(lines: Sequence[ScaledLine], values: Array, x: Array) -> NDAr
         T = line.term.covariance.factor(x[:, line.term.part])
         sd = np.sqrt((T[:, line.columns] ** 2).sum(axis=(1, 2)) / len(line.columns))
         steps = np.abs(np.log(line.sizes) - np.log(np.maximum(sd, line.sizes[0]))[:, None])
-        valleys = are_valleys(own)
+        valleys = _are_valleys(own)
         nearest = np.argmin(np.where(valleys, steps, np.inf), axis=1)
         valleys[np.arange(len(x)), nearest] = False
         found.append(valleys)

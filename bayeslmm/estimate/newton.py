@@ -50,12 +50,6 @@ MEASURE_AFTER = 30
 STANDSTILL_DECREASE = 1e-6
 """Predicted decrease below which a search that rounding keeps from going on has arrived: gradients that promise more are rounding too."""
 
-
-def limit_of_convergence(predicted: float, limit: float) -> float:
-    """What decided that a search has converged: `limit`, or, where rounding kept it from going on, that of a standstill."""
-    return limit if predicted <= limit else STANDSTILL_DECREASE
-
-
 STALLED_DECREASE = 1.0
 """Predicted decrease (of -2 log likelihood) below which a long search is stalled by a poor Hessian, which is then measured."""
 
@@ -327,6 +321,11 @@ class _Search[E: Evaluation]:
         """Where rounding ends the search: a matrix that vanishes promises anything, the gradient no more than itself times a step."""
         self.predicted = min(self.predicted, _length(self.point.gradient) * (1.0 + _length(self.point.x)))
         return self.outcome(self.predicted <= STANDSTILL_DECREASE)
+
+
+def limit_of_convergence(predicted: float, limit: float) -> float:
+    """What decided that a search has converged: `limit`, or, where rounding kept it from going on, that of a standstill."""
+    return limit if predicted <= limit else STANDSTILL_DECREASE
 
 
 def minimise[E: Evaluation](

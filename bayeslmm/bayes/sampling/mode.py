@@ -15,7 +15,7 @@ import numpy as np
 from bayeslmm._arrays import Array, freeze
 from bayeslmm.bayes.log_posterior.density import Density, density
 from bayeslmm.errors import Check, FormatError, MismatchError, PriorError
-from bayeslmm.estimate.batch_descent import are_valleys, scaled_lines, shared_line
+from bayeslmm.estimate.batch_descent import scaled_lines, shared_line
 from bayeslmm.estimate.checks import NULL_DIRECTION, typical_sd
 from bayeslmm.estimate.estimate import EXACT_VARIANCE, Estimate, check_not_exact, search
 from bayeslmm.estimate.newton import Interrupted, limit_of_convergence, minimise
@@ -181,10 +181,7 @@ def _starts_aside(density: Density, mode: PosteriorMode) -> list[Array]:
         phi = np.array([density.phi_of(x, float(np.sqrt(s2))) for x, s2 in zip(line.points, sigma2, strict=True) if s2 > 0.0])
         if len(phi) < len(line.points):
             continue
-        values = -density.values(phi)
-        place = int(np.searchsorted(line.sizes, line.own))
-        low = np.flatnonzero(are_valleys(np.insert(values, place, -mode.value)[None])[0])
-        begins += [phi[i - (i > place)] for i in low if i != place]
+        begins += [phi[i] for i in line.other_valleys(-density.values(phi), -mode.value)]
     return begins
 
 
