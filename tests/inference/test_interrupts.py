@@ -42,6 +42,8 @@ def alarm() -> Iterator[None]:
 
 
 def verbs(fit: blm.Fit) -> dict[str, Verb]:
+    """Calls of verbs alone: their data are made before, since pandas leaves NumPy's treatment of errors changed when it is interrupted."""
+    missing, by_half = gaps(fit), halves()
     return {
         "fit": fit.model.fit,
         "profile": lambda: fit.confint("profile", terms=["Days", "sd__Days|Subject"]),
@@ -52,8 +54,8 @@ def verbs(fit: blm.Fit) -> dict[str, Verb]:
         "ranova": lambda: fit.ranova(),
         "sample": lambda: fit.model.sample(draws=200, seed=1),
         "plot": lambda: fit.plot.residuals(),
-        "many": lambda: fit.model.fit_many(gaps(fit)).tidy(),
-        "by": lambda: blm.fit_by("Reaction ~ Days + (1 | Subject)", halves(), by="half").tidy(),
+        "many": lambda: fit.model.fit_many(missing).tidy(),
+        "by": lambda: blm.fit_by("Reaction ~ Days + (1 | Subject)", by_half, by="half").tidy(),
     }
 
 
