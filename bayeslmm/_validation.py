@@ -178,7 +178,8 @@ def require_memory(place: str, numbers: float, what: str, remedy: str) -> None:
         return
     free = free_bytes()
     if BYTES * numbers > SHARE * free:
-        raise SizeError(f"{what} would take {_size(BYTES * numbers)}, and {_size(free)} are free", f"{place}: {PLACES[place]}", remedy)
+        may_take = f"{_size(SHARE * free)} of the {_size(free)} that are free may be taken"
+        raise SizeError(f"{what} would take {_size(BYTES * numbers)}, and {may_take}", f"{place}: {PLACES[place]}", remedy)
 
 
 def free_bytes() -> float:
