@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bayeslmm._arrays import Array, Codes, Mask, fill_mask, numbers_of
+from bayeslmm._arrays import Array, Codes, Mask, equal_rows, fill_mask, numbers_of
 from bayeslmm._types import LikelihoodKind
 from bayeslmm._validation import require_one_of
 from bayeslmm.errors import BayesLMMError, BayesLMMWarning, DataError, SpecificationError, warn_user
@@ -129,8 +129,7 @@ def _patterns(finite: NDArray[np.bool_]) -> Iterator[tuple[Codes, NDArray[np.boo
         yield np.arange(finite.shape[1]), finite[:, 0]
         return
     packed = np.packbits(finite, axis=0).T
-    _, first, which = np.unique(packed, axis=0, return_index=True, return_inverse=True)
-    which = which.ravel()
+    first, which = equal_rows(packed)
     for k, i in enumerate(first):
         yield np.flatnonzero(which == k), finite[:, i]
 

@@ -14,7 +14,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from bayeslmm._arrays import Array, Codes, concatenate_fields
+from bayeslmm._arrays import Array, Codes, concatenate_fields, equal_rows
 from bayeslmm.errors import BayesLMMError
 from bayeslmm.estimate.batch_descent import BatchFits, BatchValues, DescentRule, descend_together, inverse_newton_matrix, lowest_ends
 from bayeslmm.estimate.estimate import search
@@ -157,9 +157,9 @@ def subject_groups(problem: Problem) -> tuple[SubjectGroup, ...]:
     found = []
     for batch in (*kernel.data.rows, *kernel.data.pooled_rows):
         key = np.column_stack([residual.visit[batch.rows], batch.block.group[:, 0]])
-        _, first, kind = np.unique(key, axis=0, return_index=True, return_inverse=True)
+        first, kind = equal_rows(key)
         subjects = residual.subject.codes[batch.rows[:, 0]]
-        found.append(SubjectGroup(subjects, kind.ravel().astype(np.int64), kernel.data.Xy[batch.rows], batch.block.part(first)))
+        found.append(SubjectGroup(subjects, kind, kernel.data.Xy[batch.rows], batch.block.part(first)))
     return tuple(found)
 
 

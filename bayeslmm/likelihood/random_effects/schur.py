@@ -19,7 +19,7 @@ import scipy.sparse as sp
 from scipy.linalg import blas, lapack
 from scipy.sparse.csgraph import connected_components
 
-from bayeslmm._arrays import Array, Codes, readonly, symmetric
+from bayeslmm._arrays import Array, Codes, equal_rows, readonly, symmetric
 from bayeslmm.likelihood.kernel import TUNING
 
 SINGLE_VECTORS = 8
@@ -534,6 +534,9 @@ class ComponentKinds:
 
 def find_component_kinds(where: ComponentLayout, flat: Array) -> ComponentKinds | None:
     """The kinds of components; flat : (e, flat) everything that U is made of. None where they are about as many as components."""
+    count = sum(len(batch.index) for batch in where.batches)
+    if FEWER_KINDS * len(where.batches) > count:
+        return None
     batches, entries, members, begin = [], [], [], 0
     for batch in where.batches:
         B, s = batch.index.shape
@@ -541,13 +544,12 @@ def find_component_kinds(where: ComponentLayout, flat: Array) -> ComponentKinds 
         own = flat[:, batch.begin : batch.begin + batch.size].reshape(-1, B, s * s)
         seen = own[:, :, rows * s + columns].swapaxes(0, 1).reshape(B, -1)
         size = max(float(np.abs(seen).max(initial=0.0)), np.finfo(float).tiny)
-        _, first, kind = np.unique(np.round(seen / size, SAME_DECIMALS) + 0.0, axis=0, return_index=True, return_inverse=True)
-        kind = kind.ravel()
+        first, kind = equal_rows(np.round(seen / size, SAME_DECIMALS))
         batches.append(ComponentBatch(batch.index[first], batch.counts, begin))
         entries.append((batch.begin + first[:, None] * (s * s) + np.arange(s * s)).ravel())
         members.append(tuple(np.flatnonzero(kind == c) for c in range(len(first))))
         begin += len(first) * s * s
-    if FEWER_KINDS * sum(map(len, members)) > sum(len(batch.index) for batch in where.batches):
+    if FEWER_KINDS * sum(map(len, members)) > count:
         return None
     layout = ComponentLayout(where.spans, tuple(batches), where.m, begin, where.target, where.stride)
     return ComponentKinds(layout, np.concatenate(entries), tuple(members))

@@ -13,7 +13,7 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components
 
-from bayeslmm._arrays import Array, Codes
+from bayeslmm._arrays import Array, Codes, equal_rows
 from bayeslmm._validation import require_memory
 from bayeslmm.data.design import Design
 from bayeslmm.errors import SizeError
@@ -126,8 +126,7 @@ def pool_by_pattern(design: Design, rows: Codes, Xy: Array, *, always: bool = Fa
         return None
     if residual.group is not None:
         key = np.column_stack([key, residual.group.codes[rows[:, 0]]])
-    _, first, pattern = np.unique(key, axis=0, return_index=True, return_inverse=True)
-    pattern = pattern.ravel()
+    first, pattern = equal_rows(key)
     B, k, r = Xy.shape
     if not always and not TUNING.pools_patterns(B, len(first), k, r):
         return None
@@ -164,8 +163,7 @@ def merge_pooled(batches: Iterable[PooledBatch]) -> tuple[PooledBatch, ...]:
 def _merge_batches(batches: Sequence[PooledBatch]) -> PooledBatch:
     """Patterns of equally many visits."""
     place, group = np.concatenate([np.asarray(b.block.place) for b in batches]), np.concatenate([b.block.group for b in batches])
-    _, first, pattern = np.unique(np.column_stack([place, group[:, 0]]), axis=0, return_index=True, return_inverse=True)
-    pattern = pattern.ravel()
+    first, pattern = equal_rows(np.column_stack([place, group[:, 0]]))
     require_memory(
         "visit patterns",
         float(len(first)) * batches[0].G[0].size,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bayeslmm._arrays import Array, Codes
+from bayeslmm._arrays import Array, Codes, equal_rows
 from bayeslmm.data.design import Design
 from bayeslmm.likelihood.kernel import TUNING, Solution, solve_Xy
 from bayeslmm.likelihood.structured.blocks import RowBatch, block_of, order_rows, sum_by_pattern
@@ -152,12 +152,8 @@ def error_kinds(design: Design) -> list[tuple[Codes, IdenticalSubjects]]:
 
 def _kinds(rows: Codes, block: BlockRows, seen: Array) -> IdenticalSubjects:
     """Blocks of which the same is seen (B, any) are of one kind."""
-    B = len(rows)
-    kind = np.arange(B) if B == 1 else np.unique(seen, axis=0, return_inverse=True)[1].ravel()
-    if kind.max() == B - 1:  # all differ: each keeps its place
-        kind = np.arange(B)
-    first = np.unique(kind, return_index=True)[1]
-    return IdenticalSubjects(rows[first], block.part(first), kind.astype(np.int64), np.bincount(kind).astype(float), None)
+    first, kind = equal_rows(seen)
+    return IdenticalSubjects(rows[first], block.part(first), kind, np.bincount(kind).astype(float), None)
 
 
 def _errors_depend_on(block: BlockRows) -> list[Array]:
