@@ -18,7 +18,7 @@ from bayeslmm.errors import Check, Verdict
 from bayeslmm.likelihood.criterion import CriterionPoint
 from bayeslmm.likelihood.problem import Problem, with_more_probes
 from bayeslmm.likelihood.random_effects.kernel import MonteCarlo, RandomEffectsKernel, RandomEffectsState
-from bayeslmm.likelihood.structured.residual_covariance import mean_unit_variance
+from bayeslmm.likelihood.structured.residual_covariance import typical_sd
 
 NULL_DIRECTION = 1e-5
 """A direction of T smaller than this (relative standard deviation on standardized columns) counts as 0."""
@@ -72,13 +72,6 @@ def null_directions(covariance: Covariance) -> int:
 def smallest_size(sizes: Array, below: int) -> Array:
     """The smallest singular value of T that need not be 0, (...); sizes : (..., q) in decreasing order."""
     return np.asarray(sizes[..., : sizes.shape[-1] - below].min(axis=-1, initial=np.inf))
-
-
-def typical_sd(problem: Problem, x: Array) -> float:
-    """The size of the errors in units of sigma: far from 1 where the covariate of a variance function lies far from 0."""
-    if problem.structured is None or not problem.design.variance:
-        return 1.0
-    return float(np.sqrt(mean_unit_variance(problem, x) * problem.standardization.weight_mean))
 
 
 def check_boundary(problem: Problem, point: CriterionPoint, restricted: bool) -> BoundaryCheck:

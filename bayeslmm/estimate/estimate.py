@@ -33,7 +33,6 @@ from bayeslmm.estimate.checks import (
     determinant_check,
     step_beyond,
     step_off,
-    typical_sd,
 )
 from bayeslmm.estimate.error_boundary import (
     OWN_SD,
@@ -58,7 +57,7 @@ from bayeslmm.likelihood.criterion import CriterionPoint
 from bayeslmm.likelihood.prediction import conditional_means, conditional_modes
 from bayeslmm.likelihood.problem import Problem, by_sums
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel, RandomEffectsState, RowState
-from bayeslmm.likelihood.structured.residual_covariance import is_lost_in_rounding, mean_unit_variance
+from bayeslmm.likelihood.structured.residual_covariance import is_lost_in_rounding, mean_unit_variance, typical_sd
 from bayeslmm.likelihood.threads import one_thread
 
 PREDICTED_DECREASE = 1e-8

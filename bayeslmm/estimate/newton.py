@@ -23,6 +23,7 @@ from bayeslmm._arrays import Array
 from bayeslmm.estimate.rotation import Rotation, rotate_problem
 from bayeslmm.likelihood.criterion import CriterionPoint
 from bayeslmm.likelihood.problem import Problem
+from bayeslmm.likelihood.structured.residual_covariance import parameter_units
 
 MAX_EVALUATIONS = 200
 
@@ -401,7 +402,7 @@ def _search_rotated(
     def evaluate(x: Array) -> CriterionPoint:
         return moved.criterion.at_in_one_thread(x, restricted)
 
-    units = problem.axis_units
+    units = parameter_units(problem, x)
     stretched = problem.has_rows and bool((np.abs(x) >= STRETCHED).any())
     if stretched:
         units = np.maximum(units, np.abs(x))

@@ -28,7 +28,7 @@ from bayeslmm.inference.fixed_effects.degrees_of_freedom import pseudo_inverse
 from bayeslmm.inference.influence import leverage
 from bayeslmm.inference.variance_components import variance_parts
 from bayeslmm.likelihood.prediction import conditional_means, conditional_modes
-from bayeslmm.likelihood.structured.residual_covariance import residual_sds
+from bayeslmm.likelihood.structured.residual_covariance import parameter_units, residual_sds
 from bayeslmm.results.estimates import Estimates
 from bayeslmm.results.fitted import population_mean, residuals, simulate
 
@@ -83,7 +83,8 @@ def caic(fit: Estimates) -> pd.DataFrame:
 
 def _parameter_uncertainty(fit: Estimates) -> float:
     """sum_i (d y^_i / d theta)' (d theta / d y_i)."""
-    size, x, units = fit.problem.size, fit.estimate.x, fit.problem.axis_units
+    size, x = fit.problem.size, fit.estimate.x
+    units = parameter_units(fit.problem, x)
     if size == 0:
         return 0.0
     moved, slopes, H = np.empty((size, fit.nobs)), np.empty((size, fit.nobs)), np.empty((size, size))

@@ -38,7 +38,7 @@ from bayeslmm.inference.intervals.parameters import (
     to_scale,
 )
 from bayeslmm.inference.intervals.profile import standard_error
-from bayeslmm.likelihood.structured.residual_covariance import mean_unit_variance
+from bayeslmm.likelihood.structured.residual_covariance import mean_unit_variance, parameter_units
 from bayeslmm.results.estimates import Estimates
 from bayeslmm.results.render import add_notes
 
@@ -113,7 +113,7 @@ def total_sd(fit: Fitted) -> EstimatedSd:
 
 def _estimated_sd(fit: Fitted, weights: Array) -> EstimatedSd:
     x, sigma2 = fit.point.x, fit.problem.sigma2(fit.point.sigma2)
-    slopes, units = np.zeros(len(x) + 1), fit.problem.axis_units
+    slopes, units = np.zeros(len(x) + 1), parameter_units(fit.problem, x)
     slopes[-1] = 0.0 if fit.problem.criterion.held is not None else 1.0
     for k in range(len(x)):
         step = np.zeros(len(x))

@@ -24,6 +24,7 @@ from bayeslmm.covariance.unstructured import Banded
 from bayeslmm.errors import SpecificationError
 from bayeslmm.estimate.error_boundary import vanishing_labels
 from bayeslmm.likelihood.problem import Problem
+from bayeslmm.likelihood.structured.residual_covariance import parameter_units
 from bayeslmm.likelihood.structured.residual_structure import GroupedStructure, VisitStructure
 from bayeslmm.sas.language.covariance_types import VC, CovType
 from bayeslmm.sas.translation import CovBlock, Translation
@@ -331,7 +332,7 @@ class CovarianceListing:
 
     def jacobian(self, tau: Array) -> Array:
         """d values / d tau, (rows, size + 1)."""
-        columns, units = [], np.append(self.problem.axis_units, 1.0)
+        columns, units = [], np.append(parameter_units(self.problem, tau[:-1]), 1.0)
         for i in range(len(tau)):
             move = np.zeros(len(tau))
             move[i] = SAS_TAU_STEP * max(units[i], abs(tau[i]))

@@ -28,6 +28,7 @@ from bayeslmm.inference.fixed_effects.kenward_roger import KenwardRoger, expecte
 from bayeslmm.inference.fixed_effects.tests import Inference
 from bayeslmm.likelihood.criterion import CriterionPoint
 from bayeslmm.likelihood.problem import Problem
+from bayeslmm.likelihood.structured.residual_covariance import parameter_units
 from bayeslmm.likelihood.threads import one_thread
 from bayeslmm.model.fit import Fit
 from bayeslmm.model.lmm import LMM
@@ -294,7 +295,7 @@ def _minimize_held(listing: CovarianceListing, start: Array, held: tuple[int, ..
     _, s, Vt = np.linalg.svd(J)
     basis = np.ascontiguousarray(Vt[int((s > 1e-10 * s.max(initial=0.0)).sum()) :].T)
     multipliers = np.linalg.lstsq(J.T, _joint(problem, tau, restricted)[1], rcond=None)[0]
-    return tau, FreeParameters(basis, _second_derivative(slopes, tau, np.append(problem.axis_units, 1.0), multipliers))
+    return tau, FreeParameters(basis, _second_derivative(slopes, tau, np.append(parameter_units(problem, tau[:-1]), 1.0), multipliers))
 
 
 def _second_derivative(slopes: Callable[[Array], Array], tau: Array, units: Array, multipliers: Array) -> Array:

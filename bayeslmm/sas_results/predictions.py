@@ -23,7 +23,7 @@ from bayeslmm.errors import SizeError, SpecificationError
 from bayeslmm.inference.fixed_effects.degrees_of_freedom import combined_df
 from bayeslmm.inference.fixed_effects.tests import FTest, TTests
 from bayeslmm.likelihood.prediction import row_variances
-from bayeslmm.likelihood.structured.residual_covariance import marginal_covariance, residual_sds, unit_covariances
+from bayeslmm.likelihood.structured.residual_covariance import marginal_covariance, parameter_units, residual_sds, unit_covariances
 from bayeslmm.model.lmm import LMM
 from bayeslmm.sas.language.effects import GLMEffect
 from bayeslmm.sas_results.covariance_parameters import random_covariance, tau_of
@@ -123,7 +123,7 @@ class PredictableFunctions:
             return np.full(len(L), self.run.counted.rest if df is None else df)
         tau = self._tau()
         variance = np.diagonal(self.at(M, tau).errors(L))
-        slopes, units = [], np.append(self.run.fit.problem.axis_units, 1.0)
+        slopes, units = [], np.append(parameter_units(self.run.fit.problem, tau[:-1]), 1.0)
         for i in range(len(tau)):
             move = np.zeros(len(tau))
             move[i] = PREDICTABLE_STEP * max(units[i], abs(tau[i]))

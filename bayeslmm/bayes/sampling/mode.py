@@ -16,12 +16,13 @@ from bayeslmm._arrays import Array, freeze
 from bayeslmm.bayes.log_posterior.density import Density, density
 from bayeslmm.errors import Check, FormatError, MismatchError, PriorError
 from bayeslmm.estimate.batch_descent import scaled_lines, shared_line
-from bayeslmm.estimate.checks import NULL_DIRECTION, typical_sd
+from bayeslmm.estimate.checks import NULL_DIRECTION
 from bayeslmm.estimate.estimate import EXACT_VARIANCE, Estimate, check_not_exact, search
 from bayeslmm.estimate.newton import Interrupted, limit_of_convergence, minimise
 from bayeslmm.likelihood.kernel import Solution
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel
+from bayeslmm.likelihood.structured.residual_covariance import typical_sd
 from bayeslmm.results.store import CRITERION_AGREEMENT
 from bayeslmm.specification.priors import Priors
 

@@ -38,6 +38,7 @@ from bayeslmm.likelihood.kernel import State
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel, RandomEffectsState
 from bayeslmm.likelihood.standardize import Standardization
+from bayeslmm.likelihood.structured.residual_covariance import parameter_units
 from bayeslmm.likelihood.threads import one_thread
 
 INFORMATION_STEP = 1e-3
@@ -100,12 +101,27 @@ def _differentiate(fit: Fitted) -> ObservedInformation:
     if problem.criterion.held is not None:
         H[size] = H[:, size] = 0.0  # a sigma that is held is no direction
     slopes = np.concatenate([moved, 2.0 * C[None]])
-    return ObservedInformation(freeze(C), freeze(slopes), freeze(H), freeze(2.0 * pseudo_inverse(H, parameter_sizes(problem, point.x))))
+    return ObservedInformation(freeze(C), freeze(slopes), freeze(H), parameter_covariance(H, parameter_sizes(problem, point.x)))
 
 
 def parameter_sizes(problem: Problem, x: Array) -> Array:
     """(size + 1,) units of (x, log sigma): those of its axes; a parameter of 1e4 is no less curved for its length."""
-    return np.append(np.maximum(problem.axis_units, np.abs(x)), 1.0)
+    return np.append(np.maximum(parameter_units(problem, x), np.abs(x)), 1.0)
+
+
+def curvature_sizes(H: Array, sizes: Array) -> Array:
+    """Units (size + 1,) in which no parameter curves more than log sigma, the last: a shorter one where `sizes` is too long for it.
+
+    What is negligible beside one parameter of a huge curvature, as a small sd of a variance function far from 0 has, need not be so.
+    """
+    own, most = np.diagonal(H) * sizes**2, H[-1, -1]
+    sharp = (own > most) & (most > 0.0)
+    return np.asarray(sizes * np.sqrt(np.where(sharp, most / np.where(sharp, own, 1.0), 1.0)))
+
+
+def parameter_covariance(H: Array, sizes: Array) -> Array:
+    """2 H^-1 over the directions of tau that are identified."""
+    return freeze(2.0 * pseudo_inverse(H, curvature_sizes(H, sizes)))
 
 
 def _by_differences(fit: Fitted, reml: bool) -> tuple[Array, Array]:
@@ -136,7 +152,7 @@ def _steps(fit: Fitted) -> Array:
 
     Near a variance of 0 the criterion is a function of x^2: the standard error of x is far longer than the way on which it is a parabola.
     """
-    units = fit.problem.axis_units
+    units = parameter_units(fit.problem, fit.point.x)
     hessian = fit.point.hessian if fit.point.hessian is not None else fit.estimate.hessian
     if hessian is None or not np.all(np.isfinite(hessian)):
         return 1e-4 * units

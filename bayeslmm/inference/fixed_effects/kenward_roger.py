@@ -39,7 +39,7 @@ from scipy.sparse.csgraph import connected_components
 from bayeslmm._arrays import Array, Codes
 from bayeslmm.errors import BayesLMMWarning, InferenceError, warn_user
 from bayeslmm.estimate.estimate import Fitted, is_restricted
-from bayeslmm.inference.fixed_effects.degrees_of_freedom import ObservedInformation, parameter_sizes, pseudo_inverse
+from bayeslmm.inference.fixed_effects.degrees_of_freedom import ObservedInformation, parameter_covariance, parameter_sizes, pseudo_inverse
 from bayeslmm.likelihood.identification import covariance_elements, shared_factors
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.structured.kernel import BlockDiagonalState, PooledBlockFactor, StructuredBlockFactor
@@ -202,7 +202,7 @@ def expected_curvature(fit: Fitted, moved: ObservedInformation) -> ObservedInfor
     H = pieces.jacobian.T @ own @ pieces.jacobian
     if problem.criterion.held is not None:
         H[-1] = H[:, -1] = 0.0
-    return ObservedInformation(moved.C, moved.slopes, H, 2.0 * pseudo_inverse(H, parameter_sizes(problem, point.x)))
+    return ObservedInformation(moved.C, moved.slopes, H, parameter_covariance(H, parameter_sizes(problem, point.x)))
 
 
 EMPTY_DIRECTION = 1e-12

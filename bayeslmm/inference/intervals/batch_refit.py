@@ -31,6 +31,7 @@ from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel, Rando
 from bayeslmm.likelihood.random_effects.level_blocks import BlockDiagonal
 from bayeslmm.likelihood.structured.blocks import pool_by_pattern
 from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel
+from bayeslmm.likelihood.structured.residual_covariance import parameter_units
 from bayeslmm.likelihood.threads import one_thread
 
 
@@ -386,8 +387,8 @@ def satterthwaite_df(problem: Problem, at: PointsAt, x: Array, point: Points, ow
 
 
 def _steps(problem: Problem, x: Array) -> Array:
-    hessian = problem.criterion.at(x.mean(axis=0), True).hessian
-    units = problem.axis_units
+    middle = x.mean(axis=0)
+    hessian, units = problem.criterion.at(middle, True).hessian, parameter_units(problem, middle)
     diagonal = np.ones(x.shape[1]) if hessian is None else np.diagonal(hessian) * units**2
     errors = np.sqrt(2.0 / np.where(diagonal > 0, diagonal, 1.0))
     return np.broadcast_to(units * np.clip(STEP * errors, 1e-7, 1e-2), x.shape)

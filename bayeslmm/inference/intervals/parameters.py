@@ -15,7 +15,7 @@ from scipy.special import expit, logit
 from bayeslmm._arrays import Array
 from bayeslmm.data.design import Design
 from bayeslmm.likelihood.problem import Problem
-from bayeslmm.likelihood.structured.residual_covariance import ParameterSet, innovating_sets, residual_sets, sigma_name
+from bayeslmm.likelihood.structured.residual_covariance import ParameterSet, innovating_sets, parameter_units, residual_sets, sigma_name
 from bayeslmm.likelihood.structured.residual_structure import GroupedStructure
 from bayeslmm.results.random_effects import terms_by_group, told_columns, told_pairs
 
@@ -204,7 +204,7 @@ def parameter_unit(parameter: CovarianceParameter, problem: Problem, tau: Array)
 
 def parameter_gradient(parameter: CovarianceParameter, problem: Problem, tau: Array) -> Array:
     """d(parameter on its scale)/d tau by central differences."""
-    steps = np.diag(TAU_STEP * np.maximum(np.append(problem.axis_units, 1.0), np.abs(tau)))
+    steps = np.diag(TAU_STEP * np.maximum(np.append(parameter_units(problem, tau[:-1]), 1.0), np.abs(tau)))
     values = parameter.values(problem, np.concatenate([tau + steps, tau - steps]))
     with np.errstate(divide="ignore", invalid="ignore"):
         on_scale = _TO_SCALE[parameter.scale](values)

@@ -23,7 +23,7 @@ from bayeslmm._types import LikelihoodKind
 from bayeslmm._validation import require_level, require_names, require_one_of
 from bayeslmm.errors import SpecificationError
 from bayeslmm.estimate.estimate import Estimate, estimate, require_outcome
-from bayeslmm.inference.fixed_effects.degrees_of_freedom import pseudo_inverse
+from bayeslmm.inference.fixed_effects.degrees_of_freedom import parameter_covariance
 from bayeslmm.inference.intervals.parameters import (
     CovarianceParameter,
     ParameterOnScale,
@@ -39,6 +39,7 @@ from bayeslmm.inference.intervals.parameters import (
 )
 from bayeslmm.inference.intervals.profile_constraints import CoefficientConstraint, Constraint, constraint_of, joint_criterion
 from bayeslmm.likelihood.problem import Problem
+from bayeslmm.likelihood.structured.residual_covariance import parameter_units
 from bayeslmm.results.estimates import Estimates
 from bayeslmm.results.foreign_names import known_arguments
 from bayeslmm.results.render import html_of_frame
@@ -392,9 +393,9 @@ def profile_origin(fit: Estimates, criterion: LikelihoodKind) -> ProfileOrigin:
     restricted = criterion == "REML"
     point = problem.criterion.at(found.x, restricted, order=0)
     tau = np.append(found.x, 0.5 * np.log(point.sigma2))
-    units = np.append(problem.axis_units, 1.0)
+    sizes = np.append(parameter_units(problem, found.x), 1.0)
     hessian = joint_criterion(problem.criterion, tau, restricted).hessian
-    covariance = np.full((len(tau), len(tau)), np.nan) if hessian is None else 2.0 * pseudo_inverse(hessian, units)
+    covariance = np.full((len(tau), len(tau)), np.nan) if hessian is None else np.array(parameter_covariance(hessian, sizes))
     if problem.criterion.held is not None:
         covariance[-1] = covariance[:, -1] = 0.0
     return ProfileOrigin(problem, restricted, found, tau, covariance)

@@ -23,7 +23,7 @@ import numpy as np
 
 from bayeslmm._arrays import Array
 from bayeslmm.estimate.batch_descent import is_crowded, residual_points, trial_points
-from bayeslmm.estimate.checks import MAX_RESTARTS, NULL_DIRECTION, TRIED_SDS, typical_sd
+from bayeslmm.estimate.checks import MAX_RESTARTS, NULL_DIRECTION, TRIED_SDS
 from bayeslmm.estimate.newton import Evaluation, minimise
 from bayeslmm.estimate.rotation import rotate_problem, rotated_x, rotation_towards
 from bayeslmm.inference.intervals.parameters import (
@@ -42,6 +42,7 @@ from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel
 from bayeslmm.likelihood.random_effects.level_blocks import BlockDiagonal
 from bayeslmm.likelihood.structured.blocks import PooledBatch
 from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel, SubjectData
+from bayeslmm.likelihood.structured.residual_covariance import parameter_units, typical_sd
 from bayeslmm.likelihood.threads import one_thread
 
 
@@ -147,8 +148,9 @@ TRIED_LENGTHS = (0.02, 0.2, 1.0)
 SEARCHED_AGAIN = 2
 """How many of these points."""
 
-LAST_STEP_DECREASE = 3e-4
-"""Predicted decrease at which the last Newton step is taken without another evaluation; what is left is a small part of it."""
+LAST_STEP_DECREASE = 1e-6
+"""Predicted decrease at which the last Newton step is taken without another evaluation: what is left is a small part of it where the
+criterion is a parabola, which along the narrow valley of a variance function far from 0 it is over short ways only."""
 
 RANGE_ENDS = {"log": 30.0, "logit": 30.0, "fisher": 7.0, "plain": np.inf}
 """How far out on a scale the ends of a range are looked at, logarithms from that of a unit: a correlation of 1 - 2e-6."""
@@ -407,7 +409,7 @@ class LagrangianConstraint:
 
     def _onto_slice(self, tau: Array, target: float) -> Array:
         """The nearest point with the parameter at its target: a penalty that begins far off leads to other minima."""
-        units = np.append(self.problem.axis_units, 1.0) ** 2
+        units = np.append(parameter_units(self.problem, tau[:-1]), 1.0) ** 2
         if self.problem.criterion.held is not None:
             units[-1] = 0.0
         for _ in range(MULTIPLIER_ROUNDS):

@@ -55,6 +55,27 @@ def mean_unit_variance(problem: Problem, x: Array) -> float:
     return float(sum(count @ np.einsum("bkk->b", R) for count, R in found)) / problem.criterion.n
 
 
+def typical_sd(problem: Problem, x: Array) -> float:
+    """The size of the errors in units of sigma: far from 1 where the covariate of a variance function lies far from 0."""
+    if problem.structured is None or not problem.design.variance:
+        return 1.0
+    return float(np.sqrt(mean_unit_variance(problem, x) * problem.standardization.weight_mean))
+
+
+def parameter_units(problem: Problem, x: Array) -> Array:
+    """(size,) what a move of about 1 is for each parameter near x: `axis_units`, those of random effects times the size of the errors.
+
+    sigma is the sd of an error only where the covariate of a variance function is 0, or 1: in another unit of that covariate the relative
+    standard deviations of random effects are other numbers, of any size.
+    """
+    if problem.structured is None or not problem.design.variance:
+        return problem.axis_units
+    units, sd = np.array(problem.axis_units), typical_sd(problem, x)
+    for term in problem.random.terms:
+        units[term.part] *= sd**term.covariance.degrees
+    return units
+
+
 VARIANCES_AT_ONCE = 4_000_000
 """Variances of errors at many points that are made at once."""
 
