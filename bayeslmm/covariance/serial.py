@@ -11,6 +11,9 @@ from bayeslmm.covariance.base import Parameter
 from bayeslmm.covariance.correlation import LARGEST_CORRELATION, Correlation, lag_matrix, mean_or, sech2
 from bayeslmm.covariance.linalg import cholesky, transpose
 
+DENSE_PLACES = 4
+"""Whole places for each row up to which the powers of all lags are fewer than pairs of rows."""
+
 
 @dataclass(frozen=True, slots=True)
 class Autoregressive(Correlation):
@@ -42,20 +45,32 @@ class Autoregressive(Correlation):
     def innovation(self, r: Array) -> Array:
         return np.asarray((1.0 - r[..., 0]) * (1.0 + r[..., 0]))
 
+    @property
+    def definite(self) -> bool:
+        return True
+
     def _lags(self) -> Array:
         places = np.array(self.positions or range(self.q), dtype=np.float64)
         return np.abs(np.subtract.outer(places, places))
 
+    def _powers(self, r: Array, down: int = 0) -> Array:
+        """rho^(lag - down), and 1 where that is below 0, of rho (..., 1): (..., q, q); each power is taken once where places are dense."""
+        lag = self._lags()
+        longest = int(lag.max(initial=0.0))
+        if longest >= DENSE_PLACES * self.q:
+            return np.asarray(r[..., None] ** np.maximum(lag - down, 0.0))
+        powers = r ** np.maximum(np.arange(longest + 1.0) - down, 0.0)
+        return np.asarray(powers[..., lag.astype(np.intp)])
+
     def matrix(self, r: Array) -> Array:
-        return np.asarray(r[..., None] ** self._lags())
+        return self._powers(r)
 
     def first(self, r: Array) -> Array:
-        lag = self._lags()
-        return np.asarray(lag * r[..., None, None] ** np.maximum(lag - 1.0, 0.0))
+        return np.asarray(self._lags() * self._powers(r, 1)[..., None, :, :])
 
     def second(self, r: Array) -> Array:
         lag = self._lags()
-        return np.asarray(lag * (lag - 1.0) * r[..., None, None, None] ** np.maximum(lag - 2.0, 0.0))
+        return np.asarray(lag * (lag - 1.0) * self._powers(r, 2)[..., None, None, :, :])
 
     def closest(self, matrix: Array) -> Array:
         lag = self._lags()
@@ -74,13 +89,13 @@ class Autoregressive(Correlation):
 
     def factor(self, z: Array) -> Array:
         variance = self._innovations(z)[0]
-        return np.asarray(np.tril(np.tanh(z)[..., None] ** self._lags()) * np.sqrt(variance)[..., None, :])
+        return np.asarray(np.tril(self._powers(np.tanh(z))) * np.sqrt(variance)[..., None, :])
 
     def factor_derivative(self, z: Array) -> Array:
-        rho, speed, lag = np.tanh(z), sech2(z), self._lags()
+        rho, speed = np.tanh(z), sech2(z)
         variance, gap = self._innovations(z)
-        power = rho[..., None] ** lag
-        moved = (speed[..., None] * lag) * rho[..., None] ** np.maximum(lag - 1.0, 0.0)
+        power = self._powers(rho)
+        moved = (speed[..., None] * self._lags()) * self._powers(rho, 1)
         slowed = -gap * rho ** np.maximum(2.0 * gap - 1.0, 0.0) * np.sqrt(speed) * np.sqrt(speed / variance)
         result = np.tril(moved * np.sqrt(variance)[..., None, :] + power * slowed[..., None, :])
         return np.asarray(result[..., None, :, :])

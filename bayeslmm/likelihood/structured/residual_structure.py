@@ -53,8 +53,12 @@ class ResidualStructure(Protocol):
     @property
     def size(self) -> int: ...
 
-    def matrices(self, phi: Array, block: BlockRows) -> Array:
-        """R0 (B, k, k)."""
+    def set_matrices(self, phi: Array) -> Array:
+        """What R0 of all blocks share: R of each set of parameters over all visits; empty where each block has distances of its own."""
+        ...
+
+    def matrices(self, phi: Array, block: BlockRows, sets: Array | None = None) -> Array:
+        """R0 (B, k, k); sets : the `set_matrices` at phi, where they are known."""
         ...
 
     def set_derivatives(self, phi: Array) -> Array:
@@ -78,7 +82,10 @@ class IndependentErrors:
     def size(self) -> int:
         return 0
 
-    def matrices(self, phi: Array, block: BlockRows) -> Array:
+    def set_matrices(self, phi: Array) -> Array:
+        return np.zeros(0)
+
+    def matrices(self, phi: Array, block: BlockRows, sets: Array | None = None) -> Array:
         B, k = block.shape
         return np.broadcast_to(np.eye(k), (B, k, k)).copy()
 
@@ -124,8 +131,11 @@ class VisitStructure(GroupedStructure):
         m = self.covariance.q
         return np.asarray((block.group[:, :, None] * m + block.place[:, :, None]) * m + block.place[:, None, :])
 
-    def matrices(self, phi: Array, block: BlockRows) -> Array:
-        R = self.covariance.matrix(self.split_groups(phi)).ravel()[self._index(block)]
+    def set_matrices(self, phi: Array) -> Array:
+        return self.covariance.matrix(self.split_groups(phi))
+
+    def matrices(self, phi: Array, block: BlockRows, sets: Array | None = None) -> Array:
+        R = (self.set_matrices(phi) if sets is None else sets).ravel()[self._index(block)]
         return R if block.same is None else R * block.same
 
     def set_derivatives(self, phi: Array) -> Array:
@@ -158,7 +168,10 @@ class SpatialStructure(GroupedStructure):
         assert isinstance(self.covariance, SpatialCovariance)
         return self.covariance
 
-    def matrices(self, phi: Array, block: BlockRows) -> Array:
+    def set_matrices(self, phi: Array) -> Array:
+        return np.zeros(0)
+
+    def matrices(self, phi: Array, block: BlockRows, sets: Array | None = None) -> Array:
         assert block.distances is not None
         sets = self.split_groups(phi)
         R = self.located.matrix_at(sets[0], block.distances)
