@@ -242,14 +242,9 @@ def density_without(target: Density, out: Codes, label: str) -> Density:
     problem = target.problem
     design = problem.design.take(np.setdiff1d(np.arange(problem.design.nobs), out))
     require_determined(target, design, label)
-    kernel, fitted = problem.structured, None
-    if kernel is not None and any(factor.covariate is None and factor.kind != "ident" for factor in problem.design.variance):
-        whole = next(
-            v for f, v in zip(kernel.variance.factors, kernel.variance.values, strict=True) if f.covariate is None and v is not None
-        )
-        fitted = np.delete(whole, out)
+    kernel, held = problem.structured, problem.held_fitted
     try:
-        less = build_problem(design, fitted)
+        less = build_problem(design, None if held is None else np.delete(held, out))
     except np.linalg.LinAlgError:
         raise InferenceError(
             f"without {label} columns of X are collinear, and the rest cannot be sampled by itself",

@@ -146,6 +146,11 @@ class VarianceDesign:
     strata: Codes | None
     labels: tuple[str, ...]
 
+    @property
+    def is_of_fitted(self) -> bool:
+        """Whether the covariate is the fitted value."""
+        return self.covariate is None and self.kind != "ident"
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OwnFrame:

@@ -88,24 +88,21 @@ SETTLED_CHANGE = 1e-9
 """Largest change of a fitted value, relative to their size, between two rounds."""
 
 
-def depends_on_fitted(problem: Problem) -> bool:
-    """Whether the variance function has the fitted value for a covariate."""
-    return any(factor.covariate is None and factor.kind != "ident" for factor in problem.design.variance)
-
-
-def fit_reweighted(problem: Problem, method: LikelihoodKind, *, kept: bool = False) -> tuple[Problem, Estimate]:
+def fit_reweighted(problem: Problem, method: LikelihoodKind, *, start: Array | None = None, kept: bool = False) -> tuple[Problem, Estimate]:
     """Estimate, round after round where the variance depends on the fitted value; the problem returned is that of the last round.
 
-    kept : Ctrl-C gives the best point so far, marked as interrupted
+    start : x, by default where the problem says; kept : Ctrl-C gives the best point so far, marked as interrupted
     """
-    found = estimate(problem, method, start=start_centred(problem, method) if problem.design.variance else None, kept=kept)
+    if start is None and problem.design.variance:
+        start = start_centred(problem, method)
+    found = estimate(problem, method, start=start, kept=kept)
     problem, found = _with_enough_probes(problem, found, method, kept)
-    if not depends_on_fitted(problem) or found.interrupted:
+    if problem.held_fitted is None or found.interrupted:
         return problem, found
     before, elapsed, path = weighted_fit_values(problem, found), found.elapsed, found.path
     change, step, lost = np.inf, 1.0, 0
     for _ in range(MAX_ROUNDS):
-        problem = build_problem(problem.design, before)
+        problem = problem.with_fitted(before)
         found = estimate(problem, method, start=found.x, near=True, kept=kept)
         elapsed, path = elapsed + found.elapsed, path + found.path
         now = weighted_fit_values(problem, found)

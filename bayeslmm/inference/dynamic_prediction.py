@@ -23,7 +23,6 @@ from bayeslmm.data.design import Design
 from bayeslmm.data.frame import read_table
 from bayeslmm.data.grouping import GroupingFactor
 from bayeslmm.errors import PredictionError
-from bayeslmm.estimate.reweighting import depends_on_fitted
 from bayeslmm.likelihood.criterion import CriterionPoint
 from bayeslmm.likelihood.prediction import conditional_modes, linear_predictors, row_variances
 from bayeslmm.likelihood.problem import Problem, build_problem
@@ -82,7 +81,7 @@ def predict_dynamic(
 
 def _require_possible(fit: Estimates) -> None:
     residual = fit.design.residual
-    if depends_on_fitted(fit.problem):
+    if fit.problem.held_fitted is not None:
         raise PredictionError(
             "a variance function of the fitted value cannot be held while outcomes are added", "variance=", "use fit.predict"
         )

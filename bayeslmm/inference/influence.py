@@ -29,6 +29,7 @@ from bayeslmm.data.grouping import GroupingFactor
 from bayeslmm.errors import BayesLMMError, BayesLMMWarning, InferenceError, warn_user
 from bayeslmm.estimate.batch_descent import is_crowded
 from bayeslmm.estimate.estimate import search
+from bayeslmm.estimate.reweighting import fit_reweighted
 from bayeslmm.inference.fixed_effects.degrees_of_freedom import is_nested
 from bayeslmm.inference.intervals.batch_refit import lift_off_boundary
 from bayeslmm.inference.intervals.batch_structured import poolable
@@ -203,6 +204,9 @@ def _search_each(fit: Estimates, problem: Problem | None, start: Array) -> CaseD
     if problem is None:
         return _failed_deletion(fit)
     try:
+        if problem.held_fitted is not None:
+            problem, found = fit_reweighted(problem, "REML" if fit.restricted else "ML", start=start)
+            return _of_point(fit, problem, problem.criterion.at(found.x, fit.restricted, order=0))
         outcome = search(problem, fit.restricted, start)[0]
     except (BayesLMMError, np.linalg.LinAlgError):
         return _failed_deletion(fit)
@@ -283,8 +287,8 @@ def _structured_refits(fit: Estimates, codes: Codes, size: int) -> Iterator[Case
 
 
 def _laid_out(fit: Estimates, rows: NDArray[np.bool_]) -> Problem | None:
-    design = without(fit.design, rows)
-    return build_problem(design) if full_rank(design.near_X) else None
+    design, held = without(fit.design, rows), fit.problem.held_fitted
+    return build_problem(design, None if held is None else held[~rows]) if full_rank(design.near_X) else None
 
 
 SURE, LONG = 3.0, 60.0

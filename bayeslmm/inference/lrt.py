@@ -26,7 +26,7 @@ from bayeslmm.covariance.registry import make
 from bayeslmm.data.design import Design, RandomTerm
 from bayeslmm.data.model_matrix import DesignBlock, Term
 from bayeslmm.errors import BayesLMMError, BayesLMMWarning, InferenceError, SpecificationError, warn_user
-from bayeslmm.estimate.estimate import Estimate, Fitted, estimate
+from bayeslmm.estimate.estimate import Estimate, Fitted
 from bayeslmm.estimate.reweighting import fit_reweighted
 from bayeslmm.likelihood.problem import Problem, build_problem
 from bayeslmm.likelihood.threads import one_thread
@@ -439,7 +439,7 @@ def _criterion(problem: Problem, y: Array, method: LikelihoodKind, start: Array)
     """The optimum for another response, from a start that the same design already has had."""
     again = build_problem(replace(problem.design, y=y))
     begin = np.where(np.abs(start) > 0.05, start, again.start) if len(start) else start
-    return float(estimate(again, method, start=begin).criterion)
+    return float(fit_reweighted(again, method, start=begin)[1].criterion)
 
 
 def exact_rlrt(fit: Fitted, n: int = 10_000, seed: int | None = None) -> SimulatedTest:

@@ -93,6 +93,21 @@ class Problem:
         return kernel if isinstance(kernel, BlockDiagonalKernel) else None
 
     @property
+    def held_fitted(self) -> Array | None:
+        """(n,) fitted values, without the offset, that a variance function of them is given; None where there is none."""
+        if self.structured is None:
+            return None
+        factors = zip(self.design.variance, self.structured.variance.values, strict=True)
+        return next((values for factor, values in factors if factor.is_of_fitted), None)
+
+    def with_fitted(self, fitted: Array) -> Problem:
+        """The same with other fitted values for the variance function of them."""
+        kernel = self.structured
+        assert kernel is not None
+        variance = replace(kernel.variance, values=variance_function(self.design, fitted).values)
+        return replace(self, criterion=replace(self.criterion, kernel=replace(kernel, variance=variance)))
+
+    @property
     def is_iterative(self) -> bool:
         """Whether one theta and one response is evaluated at a time, by sparse products."""
         kernel = self.criterion.kernel

@@ -172,16 +172,39 @@ def simulate_responses(problem: Problem, alpha: Array, theta: Array, sigma: floa
     ]
     known = {id(term.relationship): _root(term.relationship) for term in design.terms if term.relationship is not None}
     errors = ErrorDraws.at(problem, x)
+    sds = None if problem.held_fitted is None else _SdsOfMeans(problem, x)
     out = np.empty((design.nobs, len(streams)), order="F")
     for column, stream in zip(out.T, streams, strict=True):
         rng = np.random.default_rng(stream)
-        column[:] = mean + errors.draw(sigma, rng)
+        noise = errors.draw(sigma, rng)
+        column[:] = mean
         for term, root in zip(design.terms, roots, strict=True):
             beta = rng.standard_normal((term.group.size, len(root))) @ root.T
             if term.relationship is not None:
                 beta = known[id(term.relationship)] @ beta
             column += term.effects(beta)
+        column += noise if sds is None else noise * sds.relative(column)
     return out
+
+
+class _SdsOfMeans:
+    """Standard deviations of errors that depend on the means of the response drawn, relative to those at the fitted values held."""
+
+    def __init__(self, problem: Problem, x: Array) -> None:
+        kernel = problem.structured
+        assert kernel is not None and problem.held_fitted is not None
+        self.problem, self.delta = problem, x[kernel.variance_part]
+        self.held = self._logs(problem.held_fitted)
+
+    def _logs(self, fitted: Array) -> Array:
+        kernel = self.problem.with_fitted(fitted).structured
+        assert kernel is not None
+        return kernel.variance.log_multiplier(self.delta)[0]
+
+    def relative(self, means: Array) -> Array:
+        """(n,) at these means, which have the offset."""
+        offset = self.problem.design.offset
+        return np.asarray(np.exp(self._logs(means if offset is None else means - offset) - self.held))
 
 
 def _root(matrix: Array) -> Array:

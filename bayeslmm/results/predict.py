@@ -302,7 +302,7 @@ def _log_multiplier(fit: Estimates, newdata: Any, fitted: Array) -> Array:
     if kernel is None or not kernel.variance.size:
         return np.zeros(len(fitted))
     factors = tuple(_new_variance(factor, newdata) for factor in fit.design.variance)
-    values = tuple(fitted if f.covariate is None and f.kind != "ident" else f.covariate for f in factors)
+    values = tuple(fitted if f.is_of_fitted else f.covariate for f in factors)
     return VarianceFunction(factors, values, len(fitted)).log_multiplier(fit.estimate.x[kernel.variance_part])[0]
 
 

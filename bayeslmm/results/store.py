@@ -64,7 +64,7 @@ def stored_fit(fit: Estimates, *, rows: bool = True) -> tuple[dict[str, Any], Ar
     if summed is not None and fit.design.in_memory:
         estimate = _on_axes_of_sums(fit, summed.problem())
     content["estimate"] = _store_estimate(estimate, arrays)
-    held = weighting_fitted_values(fit.problem)
+    held = fit.problem.held_fitted
     if held is not None:
         arrays["fitted"] = held
     return content, arrays
@@ -143,14 +143,6 @@ def stored_model(model: FittedModel, arrays: Arrays, summed: AddedUp | None = No
     if places is not None:
         arrays["places"] = places
     return content
-
-
-def weighting_fitted_values(problem: Problem) -> Array | None:
-    """The fitted values that the variance function was given, where it has any."""
-    if problem.structured is None:
-        return None
-    factors = zip(problem.design.variance, problem.structured.variance.values, strict=True)
-    return next((values for factor, values in factors if factor.covariate is None and factor.kind != "ident"), None)
 
 
 def _store_estimate(estimate: Estimate, arrays: Arrays) -> dict[str, Any]:

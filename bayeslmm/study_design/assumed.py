@@ -40,11 +40,16 @@ def assumed_response(problem: Problem, alpha: Array, theta: Array, sigma: float,
     errors[: len(theta) if structured is None else structured.variance_part.start - structured.structure.size] = 0.0
     y = simulate_responses(problem, alpha, errors, sigma, seed_sequence(SEED).spawn(1))[:, 0]
     mean = design.X @ alpha + (0.0 if design.offset is None else design.offset)
-    own = build_problem(replace(design, y=y))
+    own = _at_means(build_problem(replace(design, y=y)), alpha)
     point, state = _point_at(own, theta, restricted)
     found = own.alpha(state.solution.alpha[0])
     size = sigma / float(np.sqrt(own.sigma2(point.sigma2)))
     return np.asarray(mean + size * (y - mean - design.X @ (found - alpha)))
+
+
+def _at_means(problem: Problem, alpha: Array) -> Problem:
+    """The problem whose variances are those of the assumed means, where they depend on the fitted value."""
+    return problem if problem.held_fitted is None else problem.with_fitted(problem.design.X @ alpha)
 
 
 def _point_at(problem: Problem, theta: Array, restricted: bool) -> tuple[CriterionPoint, State]:
@@ -83,7 +88,8 @@ def assumed_estimates(model: Any, alpha: Array, theta: Array, sigma: float, meth
     scale = float(np.sqrt(model.design.weight_scale))
     y = assumed_response(model.problem, alpha, theta * scale, sigma / scale, method != "ML")
     own = model.with_response(y)
-    return Estimates(own, own.problem, estimate_at(own.problem, theta * scale, method), 0.0)
+    problem = _at_means(own.problem, alpha)
+    return Estimates(own, problem, estimate_at(problem, theta * scale, method), 0.0)
 
 
 def estimates_with(

@@ -22,3 +22,53 @@ def test_weights_and_fit_agree(seed: int) -> None:
     held = blm.LMM("y ~ x + (1 | g)", frame.assign(v=fit.augment()["fitted"].to_numpy()), variance="power(v)").fit()
     assert held.criterion == pytest.approx(fit.criterion, abs=1e-5)
     np.testing.assert_allclose(held.augment()["fitted"], fit.augment()["fitted"], rtol=1e-5, atol=1e-7)
+
+
+def growing(seed: int = 5) -> pd.DataFrame:
+    """Twelve groups of eight rows whose errors grow with their means."""
+    rng = np.random.default_rng(seed)
+    g, x = np.repeat(np.arange(12), 8), np.tile(np.linspace(0.0, 6.0, 8), 12)
+    mean = 3.0 + 1.2 * x + rng.normal(size=12)[g]
+    return pd.DataFrame({"g": g, "x": x, "y": mean + 0.15 * mean * rng.normal(size=96)})
+
+
+@pytest.fixture(scope="module")
+def fit() -> blm.Fit:
+    return blm.LMM("y ~ x + (1 | g)", growing(), variance="power(fitted)").fit()
+
+
+def test_a_replicate_has_weights_of_its_own(fit: blm.Fit) -> None:
+    replicate = fit.bootstrap(n=2, seed=1).frame.iloc[1]
+    again = fit.refit(fit.simulate(2, seed=1)["sim_2"].to_numpy())
+    np.testing.assert_allclose(replicate[["Intercept", "x"]], again.fixef, rtol=1e-6)
+    np.testing.assert_allclose(replicate[["sigma", "power"]], [again.sigma, again.theta[-1]], rtol=1e-5)
+
+
+def test_what_is_left_without_a_group_has_weights_of_its_own(fit: blm.Fit) -> None:
+    data, found = growing(), fit.influence("g").set_index("level")
+    for level in (0, 7):
+        again = blm.LMM("y ~ x + (1 | g)", data[data["g"] != level], variance="power(fitted)").fit()
+        np.testing.assert_allclose(found.loc[level, ["Intercept", "x"]].to_numpy(float), again.fixef, rtol=1e-6)
+
+
+def test_held_parameters_hold_the_weights_of_the_fit(fit: blm.Fit) -> None:
+    held = blm.LMM("y ~ x + (1 | g)", growing().assign(v=fit.augment()["fitted"].to_numpy()), variance="power(v)").fit()
+    for values in ("estimates", "dfbetas"):
+        tables = [one.influence("g", values=values, refit=False)[["Intercept", "x"]].to_numpy() for one in (fit, held)]
+        np.testing.assert_allclose(*tables, rtol=1e-5, atol=1e-7)
+
+
+def test_simulated_errors_have_the_sd_of_simulated_means(fit: blm.Fit) -> None:
+    drawn, power, sd = fit.simulate(4000, seed=2).to_numpy(), fit.theta[-1], fit.varcorr["sd"].iloc[0]
+    # the mean of |m + b|^(2 power) over b by quadrature
+    nodes, weights = np.polynomial.hermite_e.hermegauss(40)
+    means = fit.fitted("population").to_numpy()[:8, None] + sd * nodes
+    expected = sd**2 + fit.sigma**2 * (np.abs(means) ** (2.0 * power) @ weights) / weights.sum()
+    np.testing.assert_allclose(drawn[:8].var(axis=1), expected, rtol=5.0 * np.sqrt(2.0 / 4000.0))  # five standard errors
+
+
+def test_assumed_means_make_the_weights(fit: blm.Fit) -> None:
+    assumed, sd, g = fit.with_params(alpha={"x": 2.0}), fit.varcorr["sd"].iloc[0], growing()["g"].to_numpy()
+    X = assumed.design.X
+    V = sd**2 * (g[:, None] == g) + np.diag((fit.sigma * np.abs(X @ [fit.fixef["Intercept"], 2.0]) ** fit.theta[-1]) ** 2)
+    np.testing.assert_allclose(assumed.covariance(), np.linalg.inv(X.T @ np.linalg.solve(V, X)), rtol=1e-8)

@@ -22,7 +22,7 @@ from bayeslmm.likelihood.structured.residual_covariance import residual_names, v
 from bayeslmm.results.archive import Arrays, to_json, write_archive
 from bayeslmm.results.estimates import FittedModel
 from bayeslmm.results.random_effects import DIAGONAL_STRUCTURES, terms_by_group
-from bayeslmm.results.store import AddedUp, stored_model, weighting_fitted_values
+from bayeslmm.results.store import AddedUp, stored_model
 
 if TYPE_CHECKING:
     from bayeslmm.data.design import Design
@@ -149,7 +149,7 @@ def save_posterior(post: PosteriorData, path: Path, *, rows: bool = True) -> Non
     """Write a posterior to exactly this path. rows : whether they are kept, where the model has them. Errors: StoreError."""
     arrays: Arrays = {}
     content = stored_model(post.model, arrays, None if rows else AddedUp.of(post.model))
-    held = weighting_fitted_values(post.problem)
+    held = post.problem.held_fitted
     if held is not None:
         arrays["fitted"] = held
     content["posterior"] = {

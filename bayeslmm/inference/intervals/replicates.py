@@ -147,9 +147,9 @@ class ParametricResampler:
     def _refit_one(self, y: Array) -> Array:
         fit = self.fit
         model = fit.model.with_response(y)
-        problem = with_response(fit.problem, model.design)
         start = self.start if fit.problem.size else None
-        return _values(problem, estimate(problem, _method(fit), start=start), model, self.statistic, type(fit), self.names)
+        problem, found = fit_reweighted(with_response(fit.problem, model.design), _method(fit), start=start)
+        return _values(problem, found, model, self.statistic, type(fit), self.names)
 
 
 def _concatenate(parts: Sequence[Replicates]) -> Replicates:
