@@ -23,6 +23,7 @@ from bayeslmm._arrays import Array, Codes, seed_sequence
 from bayeslmm._validation import require_count, require_flag, require_name
 from bayeslmm.bayes.held_out import (
     LEFT_OUT_ELEMENTS,
+    DowndatedDensity,
     conditional_log_means,
     density_without,
     held_out,
@@ -38,8 +39,8 @@ from bayeslmm.bayes.sampling.importance import limit_of_k, resample_systematical
 from bayeslmm.bayes.sampling.mode import find_mode
 from bayeslmm.errors import InferenceError, SamplingError, SpecificationError, optional, show_value
 from bayeslmm.likelihood.criterion import CriterionPoint
-from bayeslmm.likelihood.prediction import conditional_modes, row_variances
-from bayeslmm.likelihood.random_effects.kernel import RandomEffectsState
+from bayeslmm.likelihood.prediction import conditional_modes, linear_predictors, row_variances
+from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel, RandomEffectsState
 from bayeslmm.likelihood.structured.pooled import PooledSubjectsKernel, multiply_by_kind, row_scale
 from bayeslmm.likelihood.threads import one_thread
 from bayeslmm.results.render import progress_bar
@@ -234,12 +235,14 @@ def _independent_densities(post: PosteriorData, phi: Array, advance: Callable[[i
 
 
 def _densities_at_draw(post: PosteriorData, x: Array, s: float, phi: Array) -> Array:
-    problem = post.problem
-    state = problem.criterion.kernel.evaluate(x[None], derivatives=False)
-    found = post.density.integrate(state.solution, np.array([s**2]), phi[None])
-    fixed = with_solution(state, found)
-    point = CriterionPoint(x, np.nan, np.full(len(x), np.nan), None, s**2, fixed)
-    return _one_row_densities(*_independent_scores(post, point))
+    return _one_row_densities(*_independent_scores(post, _point_at_draw(post.density, x, s, phi)))
+
+
+def _point_at_draw(target: Density, x: Array, s: float, phi: Array) -> CriterionPoint:
+    """The criterion at a draw, its coefficients given their prior."""
+    state = target.problem.criterion.kernel.evaluate(x[None], derivatives=False)
+    found = target.integrate(state.solution, np.array([s**2]), phi[None])
+    return CriterionPoint(x, np.nan, np.full(len(x), np.nan), None, s**2, with_solution(state, found))
 
 
 def _one_row_densities(precision: Array, share: Array, scores: Array) -> Array:
@@ -304,8 +307,11 @@ INSIDE_DRAWS = 500
 """Draws of the whole posterior that a level's density is averaged over."""
 
 
-WORTH_OF_BATCH, FEWER_DRAWS = 16, 250
-"""Where fewer points than this are evaluated at once, a unit's density is averaged over fewer draws."""
+WORTH_OF_BATCH, MANY_PREDICTED, FEWER_DRAWS = 16, 500, 250
+"""Where fewer points than this are evaluated at once, or more rows predicted at each, densities are averaged over fewer draws."""
+
+MANY_ROWS = 100
+"""Rows of a fold from which all are predicted at each draw, rather than all draws for each row."""
 
 
 def cross_validate(
@@ -327,21 +333,50 @@ def cross_validate(
     streams = seed_sequence(seed).spawn(count + 1)
     folds = np.array_split(np.random.default_rng(streams[0]).permutation(len(sets)), count)
     begin = post.draws.phi[int(np.argmax(post.draws.log_density))]
+    kernel = post.density.kernel
+    fast = DowndatedDensity(post.density, kernel) if by == "observation" and isinstance(kernel, RandomEffectsKernel) else None
     elpd = np.empty(len(sets))
     with progress_bar("cross-validating", len(sets), progress) as advance:
         for number, (fold, stream) in enumerate(zip(folds, streams[1:], strict=True), 1):
             out = np.sort(np.concatenate([sets[unit] for unit in fold]))
             label = f"fold {number}"
             less = density_without(post.density, out, label)
-            phi, weights = _weighted_given(less, begin, label, np.random.default_rng(stream))
+            phi, weights = _weighted_given(less, begin, label, np.random.default_rng(stream), len(out) if fast is not None else 0)
+            rest = fast.without(out) if fast is not None and len(out) > MANY_ROWS else None
+            if rest is not None:
+                elpd[fold] = _rows_given_rest(rest, np.concatenate([sets[unit] for unit in fold]), phi, weights, advance)
+                continue
             # given the other folds and phi, a unit has the density by which it raises theirs
-            rest = log_likelihoods(less, phi)
+            before = log_likelihoods(less, phi)
             for unit in fold:
                 with_unit = density_without(post.density, np.setdiff1d(out, sets[unit]), label) if len(fold) > 1 else post.density
-                elpd[unit] = log_mean(log_likelihoods(with_unit, phi) - rest, weights)
+                elpd[unit] = log_mean(log_likelihoods(with_unit, phi) - before, weights)
                 advance(1)
     moved = np.array([shift[rows].sum() for rows in sets])
     return _as_elpd(post, elpd + moved, _inside(post, sets, dim, labels) + moved, (dim, labels), count)
+
+
+def _rows_given_rest(rest: Density, out: Codes, phi: Array, weights: Array, advance: Callable[[int], None]) -> Array:
+    """log mean density of every row (out,) given the rest, over weighted draws: each has a normal predictor, and the error beside it.
+
+    rest : the density of the rows that are left, with the levels of all
+    """
+    problem, design, total = rest.problem, rest.problem.design, np.full(len(out), -np.inf)
+    Zs, codes = [term.Z[out] for term in design.terms], [term.group.codes[out] for term in design.terms]
+    y = design.y[out] if design.offset is None else design.y[out] - design.offset[out]
+    w, done = np.ones(len(out)) if design.weights is None else design.weights[out], 0
+    with one_thread(problem.criterion.width):
+        for number, (x, s, own) in enumerate(zip(*rest.kernel_points(phi), phi, strict=True), 1):
+            point = _point_at_draw(rest, x, float(s), own)
+            assert isinstance(point.state, RandomEffectsState)
+            e = y - linear_predictors(problem, point, design.X[out], problem.alpha(point.state.solution.alpha[0]))
+            for Z, code, beta in zip(Zs, codes, conditional_modes(problem, point), strict=True):
+                e -= (Z * beta[code]).sum(axis=1)
+            variance = row_variances(problem, point, design.X[out], Zs, codes) + problem.sigma2(point.sigma2) / w
+            total = np.logaddexp(total, weights[number - 1] - 0.5 * (np.log(2.0 * np.pi * variance) + e**2 / variance))
+            advance(number * len(out) // len(phi) - done)
+            done = number * len(out) // len(phi)
+    return total
 
 
 def _inside(post: PosteriorData, sets: list[Codes], dim: str, labels: list[object]) -> Array:
@@ -353,14 +388,14 @@ def _inside(post: PosteriorData, sets: list[Codes], dim: str, labels: list[objec
     return mean_densities(held_out_densities(post, post.draws.phi[chosen], sets, names, lambda _: None))
 
 
-def _weighted_given(less: Density, begin: Array, label: str, rng: np.random.Generator) -> tuple[Array, Array]:
-    """Draws of phi given the other folds, and their log weights."""
+def _weighted_given(less: Density, begin: Array, label: str, rng: np.random.Generator, rows: int) -> tuple[Array, Array]:
+    """Draws of phi given the other folds, and their log weights; rows : how many are predicted at each draw."""
     found = sample_importance(less.values, find_mode(less, begin), REFIT_DRAWS, rng)
     if not found.trusted:
         raise SamplingError(
             f"the posterior without {label} could not be sampled by importance weights", label, "use loo(), or fewer covariance parameters"
         )
-    if less.value_batch >= WORTH_OF_BATCH:
+    if less.value_batch >= WORTH_OF_BATCH and rows <= MANY_PREDICTED:
         return found.points, found.weights.log
     points = found.points[resample_systematically(found.weights, FEWER_DRAWS, rng)]
     return points, np.full(FEWER_DRAWS, -np.log(FEWER_DRAWS))

@@ -78,9 +78,10 @@ def test_as_many_folds_as_levels_leave_one_out(name: str) -> None:
     assert folds.n_folds == len(sets)
 
 
-def test_a_unit_of_a_fold_is_predicted_by_the_other_folds() -> None:
+@pytest.mark.parametrize("levels", [10, 60])  # few rows of a fold are predicted one by one, many at once
+def test_a_unit_of_a_fold_is_predicted_by_the_other_folds(levels: int) -> None:
     """Two folds of rows: with the covariance parameters held, the density of a row given the other half is normal in closed form."""
-    frame = every_verb.rows(10, 4, False, 1.0)
+    frame = every_verb.rows(levels, 4, False, 1.0)
     held = blm.Priors(sd=("fixed", 0.8), alpha={"Intercept": ("normal", 0, 2), "x": ("normal", 0, 1)})
     post = blm.LMM("y ~ x + (1 | s)", frame, sigma=0.9, priors=held).sample(draws=50, seed=1)
     found = post.kfold(k=2, seed=5)
