@@ -27,9 +27,12 @@ def loading_parameters(q: int, order: int) -> tuple[Parameter, ...]:
 
 
 def leading_loadings(matrix: Array, order: int) -> Array:
-    """Loadings (q, order) of the best approximation of a symmetric matrix by `order` factors."""
+    """Loadings (q, order) of the best approximation of a symmetric matrix by `order` factors; of a rank less, some are exactly 0."""
     values, vectors = np.linalg.eigh(matrix)
-    return trapezoidal(vectors[:, -order:] * np.sqrt(np.clip(values[-order:], 0.0, None)))
+    rounding = 8.0 * len(matrix) * np.finfo(np.float64).eps
+    values = np.where(values > rounding * values[-1], values, 0.0)[-order:]
+    loadings = trapezoidal(vectors[:, -order:] * np.sqrt(values))
+    return np.where(np.abs(loadings) > rounding * np.sqrt(values[-1]), loadings, 0.0)
 
 
 def loading_derivatives(loadings: Array, order: int) -> tuple[Array, Array]:

@@ -28,6 +28,7 @@ from bayeslmm.estimate.batch_descent import (
 from bayeslmm.estimate.checks import (
     MAX_RESTARTS,
     NULL_DIRECTION,
+    SINGULAR_SD,
     BoundaryCheck,
     check_boundary,
     determinant_check,
@@ -301,7 +302,7 @@ def _search(problem: Problem, restricted: bool, start: Array | None, near: bool 
         outcome, certificate = lowest(starts + ([] if near else _starts_of_errors(problem, restricted, outcome.point)))
     except Interrupted as stopped:
         raise Interrupted((*path, *stopped.path)) from None
-    point = snap_to_boundary(problem, outcome.point, restricted) if certificate.singular else outcome.point
+    point, certificate = at_boundary(problem, outcome.point, restricted, certificate)
     bare = without_nugget(problem, point, restricted)
     if bare is not None:
         point, certificate = bare, replace(certificate, nearly=True)
@@ -444,10 +445,26 @@ SMALL_NUGGET = -7.0
 """A nugget's free parameter, the logit of its share, below which 0 is tried."""
 
 
-def snap_to_boundary(problem: Problem, point: CriterionPoint, restricted: bool) -> CriterionPoint:
-    """Directions that the certificate calls 0 set to exactly 0, where the criterion does not mind."""
+def at_boundary(
+    problem: Problem, point: CriterionPoint, restricted: bool, certificate: BoundaryCheck
+) -> tuple[CriterionPoint, BoundaryCheck]:
+    """The end of a search with directions that are nearly 0 at exactly 0.
+
+    On the way to a variance of 0 the criterion falls with its square: a search may end before it is there.
+    """
+    if certificate.nearly:
+        there = snap_to_boundary(problem, point, restricted, SINGULAR_SD)
+        if there.value < point.value:
+            again = check_boundary(problem, there, restricted)
+            if again.worst >= 0.0:
+                return there, again
+    return (snap_to_boundary(problem, point, restricted) if certificate.singular else point), certificate
+
+
+def snap_to_boundary(problem: Problem, point: CriterionPoint, restricted: bool, size: float = NULL_DIRECTION) -> CriterionPoint:
+    """Directions of relative sds below `size` set to exactly 0, where the criterion does not mind."""
     x = point.x.copy()
-    limit = NULL_DIRECTION * typical_sd(problem, point.x)
+    limit = size * typical_sd(problem, point.x)
     for term in problem.random.terms:
         T = term.covariance.factor(x[term.part])
         left, sizes, right = np.linalg.svd(T)

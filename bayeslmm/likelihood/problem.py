@@ -11,6 +11,7 @@ import numpy as np
 
 from bayeslmm._arrays import Array, Codes
 from bayeslmm.covariance.base import Covariance
+from bayeslmm.covariance.spatial import SpatialCovariance
 from bayeslmm.data.design import Design
 from bayeslmm.likelihood.criterion import Criterion
 from bayeslmm.likelihood.kernel import TUNING
@@ -121,7 +122,7 @@ class Problem:
 
     def is_diverging(self, x: Array) -> bool:
         """Whether a shape parameter on an unconstrained axis has left for infinity: a correlation at its bound, to four digits."""
-        return bool(np.any(np.abs(x[self.shapes]) > CORRELATION_LIMIT))
+        return bool(np.any(np.abs(x[self.shapes] - self._shape_origins) > CORRELATION_LIMIT))
 
     @cached_property
     def nuggets(self) -> Codes:
@@ -145,6 +146,19 @@ class Problem:
         if kernel is not None:
             found.append(kernel.variance_part.start + np.flatnonzero(kernel.variance.positive()))
         return np.concatenate([*found, np.zeros(0, np.int64)]).astype(np.int64)
+
+    @cached_property
+    def _shape_origins(self) -> Array:
+        """What `shapes` are counted from: a range from a typical distance, so that the unit of places does not matter; others from 0."""
+        origins = np.zeros(self.size)
+        for term in self.random.terms:
+            origins[term.part] = _origins(term.covariance)
+        kernel = self.structured
+        if kernel is not None and isinstance(kernel.structure, GroupedStructure):
+            begin, covariance = kernel.residual_part.start - 1, kernel.structure.covariance
+            every = np.tile(_origins(covariance), kernel.structure.groups)
+            origins[begin + 1 : begin + len(every)] = every[1:]  # the first scale is sigma
+        return origins[self.shapes]
 
     def theta(self, x: Array) -> Array:
         """theta of the random terms, then the natural parameters of R0 and of the variance function."""
@@ -209,6 +223,14 @@ def _shapes(covariance: Covariance) -> Codes:
     if covariance.name in ("us", "un", "diag", "id", "fa0"):
         return np.zeros(0, np.int64)
     return np.setdiff1d(np.arange(covariance.size), covariance.scales)
+
+
+def _origins(covariance: Covariance) -> Array:
+    """Where the shape parameters of a structure start from."""
+    origins = np.zeros(covariance.size)
+    if isinstance(covariance, SpatialCovariance):
+        origins[1] = covariance.start()[1]
+    return origins
 
 
 def build_problem(design: Design, fitted: Array | None = None) -> Problem:

@@ -114,9 +114,9 @@ def _hf(sigma: Array, _order: int | None) -> Parameters:
 def _fa0(sigma: Array, order: int | None) -> Parameters:
     """The loadings of FA0(q), the first q columns of the Cholesky factor."""
     L = np.zeros_like(sigma)
-    rest = sigma.copy()
+    rest, rounding = sigma.copy(), 8.0 * len(sigma) * np.finfo(float).eps
     for k in range(_bands(len(sigma), order)):
-        if rest[k, k] > 0:
+        if rest[k, k] > rounding * sigma[k, k]:
             L[k:, k] = rest[k:, k] / np.sqrt(rest[k, k])
             rest = rest - np.outer(L[:, k], L[:, k])
     t, q = len(sigma), _bands(len(sigma), order)
@@ -261,6 +261,7 @@ KNOWN_G = "GDATA"
 SAS_TAU_STEP = 1e-6
 """Step of the central differences in tau: the parameters are smooth and cost no evaluation of the criterion."""
 
+_DIAGONAL_LOADING = re.compile(r"FA\((\d+),\1\)\Z")
 _OFF_DIAGONAL = re.compile(r"UN\((\d+),(\d+)\)\Z")
 _CORRELATION = re.compile(r"(CSH|AR\(1\)|ARH\(1\)|TOEPH\(\d+\)|Corr\(.*|Rho.*)\Z")
 _SIGNED = re.compile(r"(CS|CSH|AR\(1\)|ARH\(1\)|Rho.*|Gamma|TOEPH?\(\d+\)|HF|Corr\(.*|FA\(\d+,\d+\)|SP\(POWA?\)( \d+)?|SP\(LIN\))\Z")
@@ -296,6 +297,11 @@ class CovParm:
     def of_scale(self) -> bool:
         """Whether the parameter is a variance, a covariance or a loading: 0 where there are no errors."""
         return not self.exponent and not self.correlation and not _SCALE_FREE.match(self.name.rsplit(" ", 1)[-1])
+
+    @property
+    def ends_at_zero(self) -> bool:
+        """Whether 0 is an end of its range: of what cannot be negative, and of a loading whose sign means nothing."""
+        return self.positive or bool(_DIAGONAL_LOADING.match(self.name.rsplit(" ", 1)[-1]))
 
     @property
     def positive(self) -> bool:

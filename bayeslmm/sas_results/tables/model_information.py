@@ -65,7 +65,7 @@ def free_parameters(run: ProgramRun) -> NDArray[np.bool_]:
     if run.components is not None:
         return np.asarray(values != 0.0)
     units = run.listing.units(tau_of(run.fit.estimate.x, run.fit.point.sigma2))
-    zero = np.array([row.positive for row in rows]) & (values <= NULL_SPEC * units)
+    zero = np.array([row.ends_at_zero for row in rows]) & (values <= NULL_SPEC * units)
     one = np.array([row.correlation for row in rows]) & (np.abs(values) >= 1.0 - AT_ONE)
     gone = np.array([row.vanished for row in rows], bool)
     return np.asarray(~zero & ~one & ~gone & ~np.isin(np.arange(len(rows)), run.search.held))
