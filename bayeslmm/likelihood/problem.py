@@ -122,7 +122,7 @@ class Problem:
 
     def is_diverging(self, x: Array) -> bool:
         """Whether a shape parameter on an unconstrained axis has left for infinity: a correlation at its bound, to four digits."""
-        return bool(np.any(np.abs(x[self.shapes] - self._shape_origins) > CORRELATION_LIMIT))
+        return bool(np.any(np.abs(x[self.shapes] - self._shape_origins(x)) > CORRELATION_LIMIT))
 
     @cached_property
     def nuggets(self) -> Codes:
@@ -147,13 +147,14 @@ class Problem:
             found.append(kernel.variance_part.start + np.flatnonzero(kernel.variance.positive()))
         return np.concatenate([*found, np.zeros(0, np.int64)]).astype(np.int64)
 
-    @cached_property
-    def _shape_origins(self) -> Array:
+    def _shape_origins(self, x: Array) -> Array:
         """What `shapes` are counted from: a range from a typical distance, so that the unit of places does not matter; others from 0."""
         origins = np.zeros(self.size)
         for term in self.random.terms:
             origins[term.part] = _origins(term.covariance)
         kernel = self.structured
+        if kernel is not None:
+            origins[kernel.variance_part] = kernel.variance.origins(x[kernel.variance_part])
         if kernel is not None and isinstance(kernel.structure, GroupedStructure):
             begin, covariance = kernel.residual_part.start - 1, kernel.structure.covariance
             every = np.tile(_origins(covariance), kernel.structure.groups)

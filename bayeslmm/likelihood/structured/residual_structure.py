@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from scipy.special import expit
 
 from bayeslmm._arrays import Array, Codes
 from bayeslmm.covariance.base import Covariance
@@ -322,6 +323,15 @@ class VarianceFunction:
         positive = self.positive()
         return np.where(positive, np.log(np.where(positive, natural, 1.0)), natural)
 
+    def origins(self, delta: Array) -> Array:
+        """What the parameters are counted from, (size,): the log of a constant from that of the power beside it at a typical covariate."""
+        out = np.zeros(self.size)
+        for factor, value, part in self._parts():
+            if factor.kind == "const_power" and value is not None and value.any():
+                own, sets = delta[part], _n_strata(factor)
+                out[part] = np.append(own[sets:] * np.log(np.abs(value[value != 0.0])).mean(), np.zeros(sets))
+        return out
+
     def log_multiplier(self, delta: Array) -> tuple[Array, Array]:
         """log v (n,) and its derivatives (size, n)."""
         total, slopes = np.zeros(self.n), np.zeros((self.size, self.n))
@@ -384,7 +394,7 @@ def _log_multiplier(factor: VarianceDesign, value: Array | None, delta: Array, r
     if factor.kind == "power":
         return np.asarray(delta[:, strata] * size)
     sets = _n_strata(factor)
-    return np.asarray(np.log(np.exp(delta[:, :sets])[:, strata] + np.exp(delta[:, sets:][:, strata] * size)))
+    return np.asarray(np.logaddexp(delta[:, :sets][:, strata], delta[:, sets:][:, strata] * size))
 
 
 def _log_multiplier_derivatives(factor: VarianceDesign, value: Array | None, delta: Array, n: int) -> Array:
@@ -399,8 +409,8 @@ def _log_multiplier_derivatives(factor: VarianceDesign, value: Array | None, del
     size = np.log(np.maximum(np.abs(value), TINY_COVARIATE))
     if factor.kind == "power":
         return np.asarray(member * size)
-    c, power = np.exp(delta[:sets])[strata], np.exp(delta[sets:][strata] * size)
-    return np.concatenate([member * (c / (c + power)), member * (power * size / (c + power))])
+    share = expit(delta[:sets][strata] - delta[sets:][strata] * size)
+    return np.concatenate([member * share, member * ((1.0 - share) * size)])
 
 
 def _const_power_second_derivatives(factor: VarianceDesign, value: Array | None, delta: Array, n: int) -> Array:
