@@ -19,7 +19,9 @@ from scipy.special import ndtri
 from bayeslmm._arrays import Array, seed_sequence
 from bayeslmm._types import VarianceScale
 from bayeslmm._validation import require_count, require_flag, require_level, require_names, require_one_of
-from bayeslmm.data.frame import nearest_names
+from bayeslmm.data.columns import Columns
+from bayeslmm.data.frame import nearest_names, read_table
+from bayeslmm.data.origins import written_powers
 from bayeslmm.data.variables import NumericVariable
 from bayeslmm.errors import SpecificationError, show_value
 from bayeslmm.estimate.estimate import Fitted
@@ -370,7 +372,10 @@ def icc_by_factor(fit: Estimates) -> pd.DataFrame:
 
 
 def standardized_data(fit: Estimates) -> tuple[pd.DataFrame, Array]:
-    """The data with every covariate that stands by itself over its sd, about its mean; and the response, as the model has it, likewise."""
+    """The data with every covariate that stands by itself over its sd, about its mean; and the response, as the model has it, likewise.
+
+    Its written powers and products follow it. What a function such as log(x) reads stays: it may have no value there.
+    """
     design = fit.design
     if design.weights is not None or design.offset is not None:
         raise SpecificationError(
@@ -378,8 +383,9 @@ def standardized_data(fit: Estimates) -> tuple[pd.DataFrame, Array]:
         )
     block = design.encoding.fixed_block
     alone = {atom.name for atom in block.atoms.values() if isinstance(atom, NumericVariable)}
-    within = {name for atom in block.atoms.values() if not isinstance(atom, NumericVariable) for name in atom.columns}
     frame = design.frame.copy()
+    source = Columns(read_table(frame, block.columns))
+    within = {name for atom in block.atoms.values() if written_powers(atom, source) is None for name in atom.columns}
     for name in alone - within:
         values = frame[name].to_numpy(float)
         frame[name] = (values - values.mean()) / values.std(ddof=1)

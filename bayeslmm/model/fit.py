@@ -1262,7 +1262,8 @@ class Fit(Estimates, metaclass=AnsweringClass):
     def standardized(self, df: DfMethod = "satterthwaite", conf_level: float = 0.95) -> pd.DataFrame:
         """Coefficients in standard deviations of the response for one of each covariate: those of the model on standardized data.
 
-        Covariates that only a function such as `log(x)` reads stay as they are, and so do factors.
+        Covariates that a function such as `log(x)` reads stay as they are, and so do factors; powers and products written `I(x ** 2)` or
+        `I(x * z)` are those of the standardized covariates.
 
         Parameters
         ----------

@@ -61,3 +61,16 @@ def test_the_unit_of_the_fitted_value(unit: float) -> None:
     data = trial(0.5).assign(y=lambda d: d["y"] + 2.0 * d["v"])
     moved = figures(data.assign(y=data["y"] * unit), "power(fitted)", unit)
     assert_same(moved, figures(data, "power(fitted)"))
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1e6])
+@pytest.mark.parametrize("variance", ["power(v)", "const_power(v)"])
+def test_kenward_roger_beside_a_variance_of_0(variance: str, unit: float) -> None:
+    rng = np.random.default_rng(1)
+    data = trial(0.5, 1).assign(h=rng.integers(0, 8, 200), x=rng.normal(size=200))
+    tables = []
+    for own in (data, data.assign(v=data["v"] * unit)):
+        fit = blm.LMM("y ~ x + (1 | g) + (1 | h)", own, variance=variance).fit()
+        assert fit.varcorr["sd"].iloc[1] == 0.0
+        tables.append(fit.anova(df="kr")[["statistic", "den_df"]])
+    np.testing.assert_allclose(*tables, rtol=1e-5)

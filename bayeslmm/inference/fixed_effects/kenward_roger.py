@@ -43,6 +43,7 @@ from bayeslmm.inference.fixed_effects.degrees_of_freedom import ObservedInformat
 from bayeslmm.likelihood.identification import covariance_elements, shared_factors
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.structured.kernel import BlockDiagonalState, PooledBlockFactor, StructuredBlockFactor
+from bayeslmm.likelihood.structured.residual_covariance import typical_sd
 from bayeslmm.likelihood.structured.residual_structure import GroupedStructure, SpatialStructure, VisitStructure
 from bayeslmm.likelihood.threads import one_thread
 
@@ -168,7 +169,7 @@ def kenward_roger(
 ) -> KenwardRoger:
     """Adjust the covariance of the fixed effects.
 
-    information : "expected" or "observed"; linear : leave the second-order term out; sizes : (size + 1,) `parameter_sizes`
+    information : "expected" or "observed"; linear : leave the second-order term out; sizes : (size + 1,) `component_sizes`
     random : how many of the components are those of random terms; held : sigma is known, and no parameter
     """
     C = moved.C
@@ -209,6 +210,16 @@ EMPTY_DIRECTION = 1e-12
 """Expected information, relative to the largest, below which a direction is not identified: it is no difference, and has its digits."""
 
 
+def component_sizes(problem: Problem, x: Array) -> Array:
+    """(size + 1,) units of the directions: variances of random terms in those of the errors, all else as `parameter_sizes`."""
+    sizes, variance = parameter_sizes(problem, x), typical_sd(problem, x) ** 2
+    for term in problem.random.terms:
+        one = term.covariance.start()
+        scales = term.covariance.component_jacobian(one) @ (term.covariance.degrees * one) != 0.0
+        sizes[term.part] = np.where(scales, variance, 1.0)
+    return sizes
+
+
 def _inverse_information(information: Array, jacobian: Array, sizes: Array, random: int, held: bool) -> Array:
     """The covariance of the directions, (k, k).
 
@@ -217,7 +228,7 @@ def _inverse_information(information: Array, jacobian: Array, sizes: Array, rand
     """
     own, scales = np.diagonal(information)[:random], jacobian[:random, -1] != 0.0
     known = scales & (own > 0.0)
-    units = np.append(np.where(known, 1.0 / np.sqrt(np.where(known, own, 1.0)), 1.0), sizes[random:])
+    units = np.append(np.where(known, 1.0 / np.sqrt(np.where(known, own, 1.0)), sizes[:random]), sizes[random:])
     k = len(units) - held
     out = np.zeros_like(information)
     out[:k, :k] = 2.0 * pseudo_inverse(information[:k, :k], units[:k], EMPTY_DIRECTION)

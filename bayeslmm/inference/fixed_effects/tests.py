@@ -28,9 +28,8 @@ from bayeslmm.inference.fixed_effects.degrees_of_freedom import (
     containment,
     found_once,
     observed_information,
-    parameter_sizes,
 )
-from bayeslmm.inference.fixed_effects.kenward_roger import KenwardRoger, expected_curvature, kenward_roger, v_derivatives
+from bayeslmm.inference.fixed_effects.kenward_roger import KenwardRoger, component_sizes, expected_curvature, kenward_roger, v_derivatives
 from bayeslmm.inference.fixed_effects.sandwich import LEVERAGE_POWERS, Sandwich, sandwich
 from bayeslmm.inference.fixed_effects.terms import column_units
 from bayeslmm.likelihood.identification import DEPENDENT_ROWS, ROUNDED, basis
@@ -305,7 +304,7 @@ class Inference:
         point, problem = self.fit.point, self.fit.problem
         assert point.state is not None
         pieces, held = v_derivatives(point.state, problem, point.x), problem.criterion.held is not None
-        return kenward_roger(pieces, self.curvature, information, linear, parameter_sizes(problem, point.x), problem.random.size, held=held)
+        return kenward_roger(pieces, self.curvature, information, linear, component_sizes(problem, point.x), problem.random.size, held=held)
 
     def robust(self, kind: str) -> Sandwich:
         require_outcome(self.fit, f"vcov={kind!r}")
