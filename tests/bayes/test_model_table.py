@@ -91,7 +91,11 @@ def test_shares_have_limits_and_factors(fits: tuple[blm.Fit, blm.Fit]) -> None:
 def test_standardized_coefficients_are_those_of_standardized_data() -> None:
     data = blm.load_dataset("sleepstudy")
     z = data.assign(**{name: (data[name] - data[name].mean()) / data[name].std() for name in ("Reaction", "Days")})
-    for formula in ("Reaction ~ Days + (Days | Subject)", "Reaction ~ Days + I(Days ** 2) + (1 | Subject)", "Reaction ~ Days * C(Days > 4) + (1 | Subject)"):
+    for formula in (
+        "Reaction ~ Days + (Days | Subject)",
+        "Reaction ~ Days + I(Days ** 2) + (1 | Subject)",
+        "Reaction ~ Days * C(Days > 4) + (1 | Subject)",
+    ):
         if "C(" in formula:
             data, z = data.assign(late=np.where(data["Days"] > 4, "yes", "no")), z.assign(late=np.where(data["Days"] > 4, "yes", "no"))
             formula = "Reaction ~ Days * late + (1 | Subject)"

@@ -19,6 +19,7 @@ from bayeslmm.bayes.posterior.predict import draw_posterior_errors, linear_predi
 from bayeslmm.bayes.sampling.hierarchical import drawn_before_the_end
 from bayeslmm.errors import BayesLMMError, BayesLMMWarning, MismatchError, PriorError, SpecificationError, optional
 from bayeslmm.likelihood.structured.residual_covariance import ErrorDraws, unit_covariances
+from tests.bayes import every_verb
 from tests.bayes.designs import MODELS, dense_covariance, grouped, model
 
 
@@ -435,3 +436,28 @@ def test_sampling_imports_neither_pymc_nor_arviz() -> None:
     env = {"PATH": "", "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("options", "known"),
+    [
+        ({"residual": "ar1(visit | s)"}, True),
+        ({"residual": "us(visit | s)", "offset": "o"}, True),
+        ({"residual": "ar1(visit | s)", "weights": "w", "variance": "ident(arm)"}, True),
+        ({"residual": "sp_exp(x, w | s)"}, True),
+        ({"residual": "sp_exp(x, w | s) + local"}, False),
+        ({"variance": "ident(arm)"}, False),
+    ],
+)
+@pytest.mark.parametrize("interval", [None, "confidence", "prediction"])
+def test_observed_outcomes_are_known_where_errors_are_correlated(options: dict[str, str], known: bool, interval: Any) -> None:
+    """Predicted as rows of the model or as new ones: the same; an error that is a nugget, or independent, is another's."""
+    data = every_verb.rows(12, 4, False, 1.0)
+    formula = "y ~ arm + (x | s)" if "residual" not in options else "y ~ arm"
+    post = blm.LMM(formula, data, **options).sample(draws=200, seed=1)
+    own, new = post.predict(interval=interval, seed=1), post.predict(data, interval=interval, seed=1)
+    if known:
+        assert (own["estimate"] == data["y"]).all()
+        np.testing.assert_allclose(own, new, atol=1e-5)  # a variance of rounding has a root of 1e-8
+    else:
+        assert np.abs(own["estimate"] - data["y"]).max() > 0.1
