@@ -171,7 +171,7 @@ def _rows_by_level(codes: Codes, size: int) -> Iterator[Codes]:
 
 def _refit_from_sums(fit: Estimates, codes: Codes, size: int) -> Iterator[CaseDeletion]:
     """All levels at once where they are many and share no random effect; the others by a search on the sums that are left."""
-    start = lift_off_boundary(fit.problem.random, fit.estimate.x) if fit.singular else fit.estimate.x
+    start = lift_off_boundary(fit.problem, fit.estimate.x) if fit.singular else fit.estimate.x
     sums = DowndatedSums.of(fit.problem)
     found = _together(fit, sums, codes, size)
     for level, rows in enumerate(_rows_by_level(codes, size)):
@@ -268,7 +268,7 @@ def _hold_structured(fit: Estimates, codes: Codes, size: int) -> Iterator[CaseDe
 
 def _structured_refits(fit: Estimates, codes: Codes, size: int) -> Iterator[CaseDeletion]:
     """Side by side where levels are whole subjects of a model of visits; one by one otherwise."""
-    start = lift_off_boundary(fit.problem.random, fit.estimate.x) if fit.singular else fit.estimate.x
+    start = lift_off_boundary(fit.problem, fit.estimate.x) if fit.singular else fit.estimate.x
     subject = None if fit.design.residual is None else fit.design.residual.subject
     if subject is None or not poolable(fit.problem) or not is_nested(subject.codes, codes):
         for level in range(size):

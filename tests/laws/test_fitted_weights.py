@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 import bayeslmm as blm
+from bayeslmm.errors import DesignError
 
 
 @pytest.mark.parametrize("seed", [1, 8, 16, 17])
@@ -72,3 +73,24 @@ def test_assumed_means_make_the_weights(fit: blm.Fit) -> None:
     X = assumed.design.X
     V = sd**2 * (g[:, None] == g) + np.diag((fit.sigma * np.abs(X @ [fit.fixef["Intercept"], 2.0]) ** fit.theta[-1]) ** 2)
     np.testing.assert_allclose(assumed.covariance(), np.linalg.inv(X.T @ np.linalg.solve(V, X)), rtol=1e-8)
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1e6])
+def test_weights_settle_in_every_unit(unit: float) -> None:
+    for seed in (723, 727, 753):
+        rng = np.random.default_rng(seed)
+        g = np.repeat(np.arange(8), 5)
+        frame = pd.DataFrame({"g": g, "x": rng.normal(2.0, 1.0, 40)})
+        frame["y"] = 5.0 + 0.5 * frame["x"] + rng.normal(size=8)[g] + rng.normal(size=40)
+        fits = [blm.LMM("y ~ x + (1 | g)", frame.assign(y=frame["y"] * s), variance="power(fitted)").fit("ML") for s in (1.0, unit)]
+        assert [fit.converged for fit in fits] == [True, True]
+        assert fits[1].criterion - 2 * 40 * np.log(unit) == pytest.approx(fits[0].criterion, abs=1e-6)
+        np.testing.assert_allclose(fits[1].fixef / unit, fits[0].fixef, rtol=1e-6)
+
+
+def test_means_that_hardly_differ_are_refused_by_name() -> None:
+    x = np.linspace(-1.0, 1.0, 60)
+    errors = np.exp(0.4 * x) * np.tile([1.0, -1.0, -1.0, 1.0], 15)
+    frame = pd.DataFrame({"x": x, "y": 1e6 * (7.0 + 0.005 * x + errors)})
+    with pytest.raises(DesignError, match="runs off"):
+        blm.LMM("y ~ x", frame, variance="power(fitted)").fit()

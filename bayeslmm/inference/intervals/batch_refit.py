@@ -23,7 +23,6 @@ from bayeslmm.estimate.batch_descent import BatchFits, BatchValues, DescentRule,
 from bayeslmm.estimate.checks import NULL_DIRECTION
 from bayeslmm.inference.intervals.batch_structured import Kinds, Points, ReplicateSums, SubjectGroup
 from bayeslmm.likelihood.criterion import Criterion
-from bayeslmm.likelihood.parameters import RandomParameters
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.random_effects.blocked import evaluate_blocked
 from bayeslmm.likelihood.random_effects.cross_products import CrossProducts, Factor
@@ -31,7 +30,7 @@ from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel, Rando
 from bayeslmm.likelihood.random_effects.level_blocks import BlockDiagonal
 from bayeslmm.likelihood.structured.blocks import pool_by_pattern
 from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel
-from bayeslmm.likelihood.structured.residual_covariance import parameter_units
+from bayeslmm.likelihood.structured.residual_covariance import parameter_units, typical_sd
 from bayeslmm.likelihood.threads import one_thread
 
 
@@ -117,14 +116,14 @@ def problem_of_products(problem: Problem, products: ResponseProducts, b: int) ->
     return replace(problem, criterion=replace(problem.criterion, kernel=replace(kernel, cross=products.one(b))))
 
 
-def lift_off_boundary(parameters: RandomParameters, x: Array) -> Array:
-    """x with the null directions of every term's T lifted to `LIFTED_SD`."""
-    out = x.copy()
-    for term in parameters.terms:
+def lift_off_boundary(problem: Problem, x: Array) -> Array:
+    """x with the null directions of every term's T lifted to `LIFTED_SD` of the errors."""
+    out, sd = x.copy(), LIFTED_SD * typical_sd(problem, x)
+    for term in problem.random.terms:
         T = term.covariance.factor(x[term.part])
         left, sizes, right = np.linalg.svd(T)
-        if sizes.min(initial=1.0) < LIFTED_SD * 1e-2:
-            lifted = (left * np.maximum(sizes, LIFTED_SD)) @ right
+        if sizes.min(initial=np.inf) < sd * 1e-2:
+            lifted = (left * np.maximum(sizes, sd)) @ right
             out[term.part] = term.covariance.from_matrix(lifted @ lifted.T)
     return out
 

@@ -63,7 +63,7 @@ class ParametricResampler:
     def __init__(self, fit: Estimates, statistic: Statistic | None, names: Sequence[str]) -> None:
         self.fit, self.statistic = fit, statistic
         self.names = list(names)
-        self.start = lift_off_boundary(fit.problem.random, fit.estimate.x)
+        self.start = lift_off_boundary(fit.problem, fit.estimate.x)
 
     @property
     def together(self) -> bool:
