@@ -53,6 +53,9 @@ ROWS_SHOWN = 20_000
 
 EVERY_ROW = slice(None)
 
+DETERMINED = 1e-10
+"""One less the leverage, below which a row is all that tells some coefficient: what is left of its residual is rounding."""
+
 
 def leverage(fit: Estimates, rows: Codes | slice = EVERY_ROW) -> Array:
     """The diagonal of the map from y to conditional fitted values, of all rows or of some."""
@@ -97,8 +100,8 @@ def _structured_distances(fit: Estimates) -> Array:
         Py = np.einsum("bkl,bl->bk", part.inverse, part.U @ state.v)  # V^-1 (y - X alpha)
         explained = ((ViX @ C) * ViX).sum(-1)
         P = np.diagonal(part.inverse, axis1=1, axis2=2) - explained
-        with np.errstate(divide="ignore", invalid="ignore"):
-            out[part.batch.rows] = (Py / P) ** 2 * explained / (p * fit.point.sigma2)
+        apart = DETERMINED * np.diagonal(part.inverse, axis1=1, axis2=2) < P
+        out[part.batch.rows] = np.where(apart, (Py / np.where(apart, P, 1.0)) ** 2 * explained / (p * fit.point.sigma2), np.nan)
     return out
 
 
@@ -371,7 +374,7 @@ def _share(K: int, p: int) -> float:
 
 
 def influence_of_rows(fit: Estimates, rows: Codes | slice = EVERY_ROW) -> pd.DataFrame:
-    """`hat, cooks_distance` of all rows, or of some."""
+    """`hat, cooks_distance` of all rows, or of some; NaN for a row without which a coefficient is not determined."""
     hat, p = leverage(fit, rows), len(fit.fixef_kept)
     if p == 0:
         raise InferenceError(
@@ -381,6 +384,7 @@ def influence_of_rows(fit: Estimates, rows: Codes | slice = EVERY_ROW) -> pd.Dat
         cooks = _structured_distances(fit)[rows]
     else:
         pearson = residuals(fit, "pearson")[rows]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            cooks = (pearson / (1.0 - hat)) ** 2 * hat / p
+        left = 1.0 - hat
+        apart = left > DETERMINED
+        cooks = np.where(apart, (pearson / np.where(apart, left, 1.0)) ** 2 * hat / p, np.nan)
     return pd.DataFrame({"hat": hat, "cooks_distance": cooks}, index=fit.design.index[rows])

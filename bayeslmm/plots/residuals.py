@@ -225,7 +225,7 @@ def leverage_axes(fit: Estimates, found: pd.DataFrame, rows: Codes | slice, ax: 
     if high - low < ALIKE * max(high, 1e-300):
         # of a balanced design leverages differ in their rounding, which an axis of its own would blow up
         ax.set_xlim(0.5 * low, 1.5 * high)
-    top = np.argsort(distance)[::-1][:label]
+    top = np.argsort(np.where(np.isnan(distance), -1.0, distance))[::-1][:label]
     ax.scatter(hat[top], errors[top], s=34, facecolors="none", edgecolors=ORANGE, linewidths=1.5, zorder=3, label="largest Cook's distance")
     name_points(ax, hat[top], errors[top], [found.index[row] for row in top])
     legend_above(ax)

@@ -22,6 +22,7 @@ from bayeslmm._arrays import Array, Codes
 from bayeslmm.errors import SizeError, SpecificationError
 from bayeslmm.inference.fixed_effects.degrees_of_freedom import combined_df
 from bayeslmm.inference.fixed_effects.tests import FTest, TTests
+from bayeslmm.inference.influence import DETERMINED
 from bayeslmm.likelihood.prediction import row_variances
 from bayeslmm.likelihood.structured.residual_covariance import marginal_covariance, parameter_units, residual_sds, unit_covariances
 from bayeslmm.model.lmm import LMM
@@ -275,7 +276,8 @@ def _diagnostics(run: ProgramRun, residual: Array, *, conditional: bool) -> dict
             own, sd = np.einsum("ni,ij,nj->n", K, left, K, optimize=True), residual_sds(fit.problem, fit.point)
         else:
             own, sd = np.diagonal(left), np.sqrt(np.diagonal(V))
-        found["StudentResid"] = residual / np.sqrt(np.maximum(own, 1e-300))
+        apart = own > DETERMINED * sd**2
+        found["StudentResid"] = np.where(apart, residual / np.sqrt(np.where(apart, own, 1.0)), np.nan)
         found["PearsonResid"] = residual / sd
     if model.vciry:
         L = np.linalg.cholesky(V)

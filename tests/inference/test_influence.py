@@ -156,3 +156,16 @@ def test_variances_by_level_are_those_row_by_row(formula: str, monkeypatch: pyte
     shared = fit.predict(new, **options)["std_error"]
     monkeypatch.setattr(prediction, "_shares_levels", lambda *_: False)
     np.testing.assert_allclose(shared, fit.predict(new, **options)["std_error"], rtol=1e-12)
+
+
+@pytest.mark.parametrize("options", [{}, {"residual": "ar1(t | g)"}, {"variance": "power(u)"}], ids=["independent", "serial", "power"])
+@pytest.mark.parametrize("unit", [1.0, 3.0, 1e6])
+def test_a_row_that_alone_tells_a_coefficient_has_no_distance(options: dict[str, str], unit: float) -> None:
+    rng = np.random.default_rng(0)
+    g, t = np.divmod(np.arange(40), 5)
+    data = pd.DataFrame({"g": g, "t": t, "u": t + 1.0, "x": rng.normal(size=40), "a": ["p"] * 39 + ["q"]})
+    data["y"] = unit * (rng.normal(size=8)[g] + rng.normal(size=40))
+    for formula in ("y ~ a + x", "y ~ a + x + (1 | g)"):
+        found = blm.LMM(formula, data, **options).fit().influence()
+        assert found["hat"].iloc[-1] == pytest.approx(1.0)
+        assert found["cooks_distance"].isna().tolist() == [False] * 39 + [True]
