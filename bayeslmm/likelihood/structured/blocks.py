@@ -63,6 +63,21 @@ def independent_blocks(design: Design) -> Codes:
     return np.unique(labels[first], return_inverse=True)[1].astype(np.int64)
 
 
+def _too_many_together(design: Design, rows: int) -> SizeError:
+    """Why so many rows have one covariance matrix, which is worked on whole, and what to do."""
+    most = f"at most {TUNING.structured_rows:,} rows"
+    if design.residual is None:
+        what, where = f"a variance function beside random effects works at once on all rows that they tie together: {rows:,}", "variance="
+        remedy = f"give weights= in its place, drop the random effects, or fit a sample with {most} of each level"
+    elif not design.terms:
+        what, where = f"a subject has {rows:,} rows, whose errors have one covariance matrix", "residual="
+        remedy = f"take means over parts of the series, or split it into subjects of {most}"
+    else:
+        what, where = f"a residual structure ties {rows:,} rows together", "random effects on factors that cross the subjects"
+        remedy = "nest the random effects' grouping factors with the subjects, or drop the residual structure"
+    return SizeError(what, where, remedy)
+
+
 def order_rows(design: Design, cluster: Codes) -> list[Codes]:
     """(B, k) row positions for every block size, rows of a block by subject and visit."""
     subject = cluster if design.residual is None else design.residual.subject.codes
@@ -72,11 +87,7 @@ def order_rows(design: Design, cluster: Codes) -> list[Codes]:
     order = np.lexsort((np.arange(len(cluster)), visit, subject, cluster))
     sizes = np.bincount(cluster)
     if sizes.max() > TUNING.structured_rows:
-        raise SizeError(
-            f"a residual structure ties {sizes.max():,} rows together",
-            where="random effects on factors that cross the subjects",
-            remedy="nest the random effects' grouping factors with the subjects, or drop the residual structure",
-        )
+        raise _too_many_together(design, int(sizes.max()))
     starts = np.concatenate([[0], np.cumsum(sizes)])
     found = []
     for k in np.unique(sizes[sizes > 0]):
