@@ -43,7 +43,6 @@ from bayeslmm.inference.fixed_effects.degrees_of_freedom import ObservedInformat
 from bayeslmm.likelihood.identification import covariance_elements, shared_factors
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.structured.kernel import BlockDiagonalState, PooledBlockFactor, StructuredBlockFactor
-from bayeslmm.likelihood.structured.residual_covariance import typical_sd
 from bayeslmm.likelihood.structured.residual_structure import GroupedStructure, SpatialStructure, VisitStructure
 from bayeslmm.likelihood.threads import one_thread
 
@@ -176,7 +175,7 @@ def kenward_roger(
     if information == "observed":
         W = pieces.jacobian @ moved.covariance @ pieces.jacobian.T
     else:
-        W = _inverse_information(pieces.expected_information(C), pieces.jacobian, sizes, random, held)
+        W = _inverse_information(pieces.expected_information(C), sizes, random, held)
     inner = np.einsum("ab,abxy->xy", W, pieces.Q) - np.einsum("ab,axy,yz,bzw->xw", W, pieces.P, C, pieces.P, optimize=True)
     if pieces.second is not None and not linear:
         of_psi = W if pieces.moves is None else pieces.moves @ W @ pieces.moves.T
@@ -211,24 +210,25 @@ EMPTY_DIRECTION = 1e-12
 
 
 def component_sizes(problem: Problem, x: Array) -> Array:
-    """(size + 1,) units of the directions: variances of random terms in those of the errors, all else as `parameter_sizes`."""
-    sizes, variance = parameter_sizes(problem, x), typical_sd(problem, x) ** 2
+    """(size + 1,) units of the directions; NaN for variances and covariances of random terms, which their information measures."""
+    sizes = parameter_sizes(problem, x)
     for term in problem.random.terms:
         one = term.covariance.start()
         scales = term.covariance.component_jacobian(one) @ (term.covariance.degrees * one) != 0.0
-        sizes[term.part] = np.where(scales, variance, 1.0)
+        sizes[term.part] = np.where(scales, np.nan, 1.0)
     return sizes
 
 
-def _inverse_information(information: Array, jacobian: Array, sizes: Array, random: int, held: bool) -> Array:
+def _inverse_information(information: Array, sizes: Array, random: int, held: bool) -> Array:
     """The covariance of the directions, (k, k).
 
     Components of random terms are free each: a variance of 0 does not move with x to first order. A variance counts by its information,
     whatever it is to sigma^2.
     """
-    own, scales = np.diagonal(information)[:random], jacobian[:random, -1] != 0.0
+    own, scales = np.diagonal(information)[:random], np.isnan(sizes[:random])
     known = scales & (own > 0.0)
-    units = np.append(np.where(known, 1.0 / np.sqrt(np.where(known, own, 1.0)), sizes[:random]), sizes[random:])
+    units = np.where(np.isnan(sizes), 1.0, sizes)
+    units[:random][known] = 1.0 / np.sqrt(own[known])
     k = len(units) - held
     out = np.zeros_like(information)
     out[:k, :k] = 2.0 * pseudo_inverse(information[:k, :k], units[:k], EMPTY_DIRECTION)
