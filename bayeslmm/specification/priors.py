@@ -43,7 +43,9 @@ def read_prior(value: Any, allowed: Sequence[str], name: str) -> Prior:
     if family in HALVES and allowed is SCALE_FAMILIES:
         family, rest = _half(family, rest, name)
     if family not in allowed:
-        remedy = "correlations have theirs in corr=" if family == "lkj" else "use one of " + ", ".join(allowed)
+        near = get_close_matches(family, allowed, 1)
+        meant = f"did you mean {near[0]!r}? " if near else ""
+        remedy = "correlations have theirs in corr=" if family == "lkj" else f"{meant}use one of {', '.join(allowed)}"
         raise PriorError(f"the prior family {family!r} cannot be used for {name}", name, remedy)
     numbers = _numbers(rest, family, name)
     declared = len(FAMILIES[family].parameters)
@@ -212,11 +214,15 @@ class Priors:
         put(self, "sd", _read(sd, SCALE_FAMILIES, "sd"))
         put(self, "corr", _read(corr, CORRELATION_FAMILIES, "corr"))
         put(self, "sigma", _read(sigma, SCALE_FAMILIES, "sigma"))
-        put(
-            self,
-            "residual",
-            _read_named({**require_mapping(residual, "residual", '{"rho": ("uniform", -1, 1)}'), **named}, SHAPE_FAMILIES, "residual"),
-        )
+        keywords = {name: named[name] for name in named if name not in _OTHER_WORDS}
+        for name in (name for name in named if name in _OTHER_WORDS):
+            raise PriorError(
+                f"Priors has no argument {name!r}", f"{name}: {show_value(named[name])}", f"write Priors({_OTHER_WORDS[name]})"
+            )
+        whole = require_mapping(residual, "residual", '{"rho": ("uniform", -1, 1)}')
+        # A keyword may be meant for a coefficient or a group, which only the model knows: until then it goes by its name alone.
+        shapes = {**dict(_read_named(whole, SHAPE_FAMILIES, "residual")), **dict(_read_named(keywords, SHAPE_FAMILIES, ""))}
+        put(self, "residual", tuple(sorted(shapes.items(), key=lambda pair: pair[0])))
         put(self, "preset", preset)
 
     def alpha_of(self, coefficient: str) -> Prior | None:
@@ -412,7 +418,9 @@ def _read_named(values: Mapping[Any, Any], allowed: Sequence[str], argument: str
             raise PriorError(f"a prior of {argument} has no name", f"{argument}: {show_value(key)}", "name the parameter by a string")
     # Sorted, so that two sets of priors that say the same are equal.
     return tuple(
-        sorted(((key, read_prior(value, allowed, f"{argument} {key!r}")) for key, value in values.items()), key=lambda pair: pair[0])
+        sorted(
+            ((key, read_prior(value, allowed, f"{argument} {key!r}".strip())) for key, value in values.items()), key=lambda pair: pair[0]
+        )
     )
 
 

@@ -13,7 +13,8 @@ import pytest
 
 from bayeslmm.errors import PriorError
 from bayeslmm.specification.prior_families import Prior
-from bayeslmm.specification.priors import Priors
+from bayeslmm.specification.priors import _OTHER_WORDS, Priors
+from tests.covariance.cases import cases
 
 
 def test_without_a_word_everything_is_left_to_the_data() -> None:
@@ -122,7 +123,8 @@ def test_priors_cannot_be_changed() -> None:
         ({"sigma": ("uniform", 2, 1)}, "empty"),
         ({"corr": ("lkj", 0)}, "eta of the prior of corr is 0"),
         ({"corr": ("half_t", 3, 1)}, "cannot be used for corr"),
-        ({"rho": ("lkj", 1)}, "residual 'rho'"),
+        ({"rho": ("lkj", 1)}, "used for 'rho'"),
+        ({"residual": {"rho": ("lkj", 1)}}, "residual 'rho'"),
     ],
 )
 def test_a_prior_that_is_none_is_refused_by_name(said: dict[str, object], word: str) -> None:
@@ -222,3 +224,27 @@ def test_correlations_have_their_own_argument() -> None:
     for word in ("cor", "L", "rho"):
         with pytest.raises(PriorError, match="corr="):
             Priors(residual={word: ("lkj", 2)})
+
+
+@pytest.mark.parametrize("value", [1, ("normal", 0, 1), "flat", None])
+@pytest.mark.parametrize("word", sorted(_OTHER_WORDS.keys() - {"sigma"}))
+def test_a_keyword_of_another_package_is_told_its_own_whatever_its_value(word: str, value: object) -> None:
+    with pytest.raises(PriorError, match=re.escape(f"write Priors({_OTHER_WORDS[word]})")) as refusal:
+        Priors(**{word: value})
+    assert "residual" not in str(refusal.value)
+
+
+def test_no_parameter_of_a_structure_has_the_keyword_of_another_package() -> None:
+    for case in cases():
+        assert not {parameter.kind for parameter in case.build().natural_parameters} & _OTHER_WORDS.keys(), case.label
+
+
+def test_a_keyword_is_not_called_residual_before_the_model_is_known() -> None:
+    with pytest.raises(PriorError, match=re.escape("the prior of 'Days' is not (family, *parameters)")):
+        Priors(Days=1)
+
+
+@pytest.mark.parametrize("family", ["halfnormal", "half-normal", "half_norm"])
+def test_a_family_that_is_nearly_one_is_told(family: str) -> None:
+    with pytest.raises(PriorError, match="did you mean 'half_normal'"):
+        Priors(sd=(family, 1))
