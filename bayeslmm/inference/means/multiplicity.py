@@ -205,14 +205,17 @@ def _custom(method: Any, means: Sequence[str]) -> ContrastFamily:
 
 
 ADJUSTMENTS_ELSEWHERE = {
-    **dict.fromkeys(("lsd", "t", "no", "unadjusted"), "none"),
-    **dict.fromkeys(("bh", "benjamini-hochberg", "fdr_bh"), "fdr"),
-    **dict.fromkeys(("hsd", "tukeyhsd", "tukey-kramer", "games-howell"), "tukey"),
-    **dict.fromkeys(("single-step", "simulate", "smm"), "mvt"),
-    "dunnettx": "dunnett",
-    "hochberg": "holm",
+    **dict.fromkeys(("lsd", "fisher", "t", "no", "unadjusted"), 'write "none": t tests of each difference, without adjustment'),
+    **dict.fromkeys(("bh", "benjamini-hochberg", "fdr_bh"), 'write "fdr", which is Benjamini and Hochberg\'s'),
+    **dict.fromkeys(("hsd", "tukeyhsd", "tukey-kramer"), 'write "tukey", which is the same'),
+    "games-howell": 'write "tukey", of a model whose variances differ: variance="ident(group)"',
+    **dict.fromkeys(("single-step", "simulate", "smm"), 'write "mvt", which is the same without simulation'),
+    "dunnettx": 'write "dunnett", which is exact',
+    "hochberg": 'write "holm", which holds its level without an assumption, and rejects no more',
+    **dict.fromkeys(("snk", "duncan"), 'write "tukey": ranges in steps do not hold the level of the family'),
+    "scheffe": 'write "mvt", which is exact for the contrasts that are asked for',
 }
-"""Adjustment in R or SAS -> the nearest here."""
+"""Adjustment in R, SAS or of agronomy's packages -> what to write here, and what that is beside it."""
 
 LOG2_DIRECTIONS = 15
 """Base-2 logarithm of the number of directions in the integration of the multivariate t."""
@@ -234,9 +237,11 @@ def adjustment_name(adjust: str) -> str:
     name = spell_out(adjust).strip().lower()
     if isinstance(adjust, str) and name in get_args(Adjustment):
         return name
-    near = [ADJUSTMENTS_ELSEWHERE[name]] if name in ADJUSTMENTS_ELSEWHERE else get_close_matches(name, get_args(Adjustment), 1, 0.5)
-    remedy = f"did you mean {near[0]!r}? " if near else ""
-    raise SpecificationError(f"unknown adjustment {show_value(adjust)}", "adjust=", f"{remedy}one of {', '.join(get_args(Adjustment))}")
+    near = get_close_matches(name, get_args(Adjustment), 1)
+    remedy = ADJUSTMENTS_ELSEWHERE.get(name, f"did you mean {near[0]!r}?" if near else "write another")
+    raise SpecificationError(
+        f"unknown adjustment {show_value(adjust)}", "adjust=", f"{remedy}; there are {', '.join(get_args(Adjustment))}"
+    )
 
 
 def p_values(method: str, statistic: Array, df: Array, correlation: Array | None, means: int, side: str = "two-sided") -> Array:
