@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from decimal import Decimal
+from difflib import get_close_matches
 from numbers import Integral, Real
 from typing import Any, cast
 
@@ -24,10 +25,18 @@ MAX_SIZE = 1e300
 """Of one number that a user gives: whole numbers may be beyond floats."""
 
 
+def _no_word(value: Any, allowed: tuple[str, ...], argument: str) -> SpecificationError:
+    """The error for a word that an option does not have; one that is nearly another is answered by that one."""
+    spelt = {spell(word): word for word in allowed}
+    near = get_close_matches(spell(value), spelt, 1) if isinstance(value, str) else []
+    meant = f"did you mean {spelt[near[0]]!r}? " if near else ""
+    return SpecificationError(f"{argument} is {show_value(value)}", argument, f"{meant}use one of {', '.join(map(repr, allowed))}")
+
+
 def require_one_of(value: str, allowed: tuple[str, ...], argument: str) -> None:
     """Raise SpecificationError unless the value of an option is one of those it may have."""
     if not isinstance(value, str) or value not in allowed:
-        raise SpecificationError(f"{argument} is {show_value(value)}", argument, "use one of " + ", ".join(map(repr, allowed)))
+        raise _no_word(value, allowed, argument)
 
 
 def spell(value: Any) -> str:
@@ -42,7 +51,7 @@ def find_word[Word: str](value: Any, allowed: tuple[Word, ...], argument: str, s
     """
     known = {spell(word): word for word in allowed} | dict(synonyms or {})
     if not isinstance(value, str) or spell(value) not in known:
-        raise SpecificationError(f"{argument} is {show_value(value)}", argument, "use one of " + ", ".join(map(repr, allowed)))
+        raise _no_word(value, allowed, argument)
     return known[spell(value)]
 
 

@@ -244,7 +244,9 @@ def not_numbers_error(series: pd.Series[Any], name: str, kind: ColumnKind) -> Da
         spoilt = spoilt_numbers_error(series, name) or _foreign_numbers_error(series.dropna().unique(), name)
         return spoilt or DataError(f"column {name!r} is text where numbers are needed", where, f"convert it to a number first: {remedy}")
     if kind == "factor":
-        return DataError(f"column {name!r} is a factor where numbers are needed", where, f"convert it: data[{name!r}].astype(float)")
+        readable = pd.to_numeric(pd.Series(series.cat.categories.astype(str)), errors="coerce").notna().all()
+        remedy = f"convert it: data[{name!r}].astype(float)" if readable else "its levels are no numbers: name a column of numbers"
+        return DataError(f"column {name!r} is a factor where numbers are needed", where, remedy)
     return mixed_objects_error(series, name)
 
 

@@ -369,10 +369,14 @@ def _check_places_apart(subject: GroupingFactor, coords: Array, term: ResidualTe
     if equal.any():
         at = int(np.flatnonzero(equal)[0])
         pair: NDArray[Any] = np.sort(rows[order[at : at + 2]])
+        whose = f" of subject {subject.levels[sorted_subjects[at]]!r}" if term.subject else ""
+        within = (
+            "" if term.subject else f"; name the subjects, {term.structure}({', '.join(term.visit)} | subject), within which rows correlate"
+        )
         raise DataError(
-            f"two rows of subject {subject.levels[sorted_subjects[at]]!r} have equal coordinates {tuple(map(_plain, sorted_places[at]))}",
+            f"two rows{whose} have equal coordinates {tuple(map(_plain, sorted_places[at]))}",
             rows_text(pair) + (f"; {int(equal.sum())} such pairs in all" if equal.sum() > 1 else ""),
-            f"aggregate them, or add a nugget: {term.text} + local",
+            f"aggregate them, or add a nugget: {term.text} + local{within}",
         )
 
 

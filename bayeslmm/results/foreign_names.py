@@ -9,7 +9,8 @@ from difflib import get_close_matches
 from functools import wraps
 from typing import Any, NoReturn
 
-from bayeslmm.errors import ForeignNameError, UnknownArgumentError, UnknownKeyError, show_value
+from bayeslmm import errors
+from bayeslmm.errors import BayesLMMError, BayesLMMWarning, ForeignNameError, UnknownArgumentError, UnknownKeyError, show_value
 from bayeslmm.estimate.estimate import Fitted, require_outcome
 from bayeslmm.likelihood.threads import restore_state
 
@@ -410,6 +411,8 @@ def hint(name: str) -> str | None:
     """What to do about a name that the package does not have; None where it is unknown."""
     if name in NOT_LINEAR:
         return "models here are linear, with normal errors"
+    if inspect.isclass(vars(errors).get(name)) and issubclass(vars(errors)[name], BayesLMMError | BayesLMMWarning):
+        return f"write errors.{name}"
     return f"write {FOREIGN_FUNCTIONS[name]}" if name in FOREIGN_FUNCTIONS else None
 
 

@@ -10,9 +10,10 @@ import pandas as pd
 import pytest
 
 import bayeslmm as blm
+from bayeslmm import errors
 from bayeslmm.bayes.posterior.plots import PosteriorPlots
 from bayeslmm.bayes.posterior.tables import PosteriorMeans
-from bayeslmm.errors import BayesLMMError, ForeignNameError, SpecificationError, UnknownArgumentError
+from bayeslmm.errors import BayesLMMError, DataError, ForeignNameError, SpecificationError, UnknownArgumentError
 from bayeslmm.inference.means.marginal_means import EMMeans
 from bayeslmm.model.fit_plots import FitPlots
 from bayeslmm.model.many_fits import ManyFits
@@ -228,3 +229,36 @@ def test_marginal_tests_of_nlme_are_told_apart_from_those_of_type_3(fit: blm.Fit
     with pytest.raises(BayesLMMError) as told:
         fit.anova(type="marginal")
     assert "joint" in told.value.remedy
+
+
+CLASSES = sorted(name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, BayesLMMError | UserWarning))
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_a_class_of_errors_asked_of_the_package_is_told_where_it_stands(name: str) -> None:
+    with pytest.raises(ForeignNameError, match=f"write errors.{name}$"):
+        getattr(blm, name)
+
+
+def test_a_word_that_is_nearly_one_of_an_option_is_told(rows: pd.DataFrame) -> None:
+    model = blm.LMM("y ~ x + arm + (1 | g)", rows)
+    with pytest.raises(SpecificationError, match="did you mean 'ML'"):
+        model.fit("MLE")  # type: ignore[arg-type]
+    with pytest.raises(SpecificationError, match="did you mean 'prediction'"):
+        model.fit().predict(interval="predictive")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("residual", "within"), [("sp_exp(t)", True), ("sp_exp(t | g)", False)])
+def test_places_that_are_twice_are_those_of_a_subject_only_where_one_is_named(rows: pd.DataFrame, residual: str, within: bool) -> None:
+    with pytest.raises(DataError) as refusal:
+        blm.LMM("y ~ arm", rows.assign(t=rows["g"].factorize()[0] * 1.0), residual=residual)
+    assert ("of subject" in refusal.value.what) is not within
+    assert ("sp_exp(t | subject)" in refusal.value.remedy) is within
+
+
+@pytest.mark.parametrize(("levels", "remedy"), [(("1.5", "2"), "astype"), (("low", "high"), "no numbers")])
+def test_a_factor_is_to_be_converted_only_where_its_levels_are_numbers(rows: pd.DataFrame, levels: tuple[str, str], remedy: str) -> None:
+    factor = pd.Categorical(np.where(rows["arm"] == "a", *levels))
+    with pytest.raises(DataError) as refusal:
+        blm.LMM("y ~ x", rows.assign(t=factor), residual="sp_exp(t | g) + local")
+    assert remedy in refusal.value.remedy
