@@ -138,6 +138,9 @@ def _extend_rows(fit: Estimates, newdata: Any, offset: Any) -> _ExtendedRows:
     problem = build_problem(whole)
     x = problem.x(fit.estimate.theta)
     point = problem.criterion.at(x, fit.restricted, order=1)
+    if point.state is None:
+        what = "the outcomes observed have a singular covariance: a new subject has a visit, or a place, more than once"
+        raise PredictionError(what, ", ".join(sorted(set(subject[added].astype(str)))), "keep one row for each visit of a subject")
     point = replace(point, sigma2=fit.estimate.sigma**2 / problem.sigma2(1.0))
     codes = tuple(_codes(group, own) for group, own in zip(groups, labels, strict=True))
     if place is not None and residual is not None:

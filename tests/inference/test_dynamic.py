@@ -93,3 +93,12 @@ def test_what_has_no_place_is_refused() -> None:
     fit = blm.LMM("y ~ time", subjects(), residual="ar1(1 | id)").fit()
     with pytest.raises(PredictionError, match="visit"):
         predict_dynamic(fit, NEW)
+
+
+@pytest.mark.parametrize("residual", ["us(time | id)", "ar1(time | id)", "sp_exp(time | id)"])
+def test_a_visit_that_a_new_subject_has_twice_is_refused(residual: str) -> None:
+    data = subjects()
+    fit = blm.LMM("y ~ time", data, residual=residual).fit()
+    new = data[data["id"] == data["id"].iloc[0]].assign(id="new")
+    with pytest.raises(PredictionError, match="more than once"):
+        fit.predict(pd.concat([new, new.head(1)]), observed=True)
