@@ -23,6 +23,7 @@ from bayeslmm.plots.style import (
     axes_for,
     counts_map,
     few_ticks,
+    from_zero,
     grey,
     ink,
     legend_above,
@@ -111,7 +112,7 @@ def density_axes(draws: DrawTable, priors: Mapping[str, tuple[Array, Array]], co
         if name in priors:
             at, p = priors[name]
             place.plot(grid, np.interp(grid, at, p, left=0.0, right=0.0), color=ORANGE, linewidth=1.6, linestyle="--", label="prior")
-        place.set_ylim(bottom=0.0)
+        from_zero(place)
         place.set_yticks([])
         few_ticks(place)
         plain_axes(place, name, "density" if place is axes[0] else "")
@@ -181,7 +182,7 @@ def pair_axes(draws: DrawTable, ax: Any = None) -> list[Axes]:
             if i == j:
                 grid, height = kernel_density(draws[names[i]].ravel())
                 place.fill_between(grid, height, color=BLUE, alpha=0.35, linewidth=0)
-                place.set_ylim(bottom=0.0)
+                from_zero(place)
                 place.spines["left"].set_visible(False)
                 place.tick_params(left=False)
             else:
@@ -245,7 +246,7 @@ def draw_densities(ax: Axes, found: Replicated) -> None:
         ax.plot(*kernel_density(row), color=BLUE, linewidth=0.7, alpha=0.3, label=label)
         label = "_"
     ax.plot(*kernel_density(found.y), color=ink(), linewidth=2.0, label="observed")
-    ax.set_ylim(bottom=0.0)
+    from_zero(ax)
     ax.set_yticks([])
 
 

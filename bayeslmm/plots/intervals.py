@@ -26,6 +26,7 @@ from bayeslmm.plots.style import (
     axes_for,
     band,
     few_ticks,
+    from_zero,
     grey,
     ink,
     legend_above,
@@ -163,7 +164,7 @@ def priors_axes(priors: Any, ax: Any = None) -> list[Axes]:
         value, density = part["value"].to_numpy(float), part["density"].to_numpy(float)
         place.fill_between(value, density, color=ORANGE, alpha=0.25, linewidth=0)
         place.plot(value, density, color=ORANGE, linewidth=1.8)
-        place.set_ylim(bottom=0.0)
+        from_zero(place)
         place.set_yticks([])
         plain_axes(place, label, "prior density" if place is axes[0] else "")
     return axes

@@ -9,7 +9,9 @@ from typing import Any, cast
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import RendererBase
 from matplotlib.colors import ListedColormap, to_rgb
+from matplotlib.legend import Legend
 from matplotlib.ticker import MaxNLocator
 
 from bayeslmm._arrays import Array, Codes
@@ -255,6 +257,34 @@ def _in_lines(text: str, room: float) -> str:
     return "\n".join(map(printable_name, lines))
 
 
+def from_zero(ax: Axes) -> None:
+    """y from 0 on; the margin above is that of the whole range, as values close to one another leave none of theirs for a mark."""
+    ax.set_ylim(0.0, max(ax.get_ylim()[1], ax.dataLim.y1 * (1.0 + cast(Any, ax).margins()[1])))
+
+
+class AboveTitle(Legend):
+    """A legend above axes that makes room for their title, which a user may set after the figure was drawn."""
+
+    _height = 1.0
+
+    def _make_room(self, renderer: RendererBase) -> None:
+        ax: Any = self.axes
+        top = ax.title.get_window_extent(renderer).y1 if ax.get_title() else 0.0
+        height = max(1.0, float(ax.transAxes.inverted().transform((0.0, top))[1]))
+        if height != self._height:
+            self._height = height
+            self.set_bbox_to_anchor((0.0, height), transform=ax.transAxes)
+
+    def draw(self, renderer: RendererBase) -> None:
+        self._make_room(renderer)
+        super().draw(renderer)
+
+    def get_tightbbox(self, renderer: RendererBase | None = None) -> Any:
+        if renderer is not None:
+            self._make_room(renderer)
+        return super().get_tightbbox(renderer)
+
+
 def legend_above(ax: Axes, title: str | None = None) -> None:
     """What the marks mean, above the axes, where it hides no data."""
     handles, labels = ax.get_legend_handles_labels()
@@ -263,7 +293,7 @@ def legend_above(ax: Axes, title: str | None = None) -> None:
         figure: Any = ax.get_figure()
         columns = legend_columns(list(seen), LEGEND_CHARACTERS * ax.get_window_extent().width / figure.dpi / USUAL_AXES)
         place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "alignment": "left"}
-        ax.legend(list(seen.values()), list(seen), title=title, ncols=columns, **place, **LEGEND)
+        ax.legend_ = AboveTitle(ax, list(seen.values()), list(seen), title=title, ncols=columns, **place, **LEGEND)
 
 
 def legend_columns(labels: Sequence[str], room: float) -> int:

@@ -25,6 +25,7 @@ from bayeslmm.plots.style import (
     RED,
     axes_for,
     caption,
+    from_zero,
     grey,
     has_local_line,
     ink,
@@ -248,7 +249,7 @@ def variogram_axes(fit: Estimates, kind: ResidualKind = "pearson", x: str | None
         ax.plot(found.distance, found.model, color=RED, linewidth=1.8, zorder=2, label="the model's errors")
     elif has_local_line(found.distance):
         ax.plot(*local_line(found.distance, found.value), color=RED, linewidth=1.8, zorder=2, label="local mean")
-    ax.set_ylim(bottom=0.0)
+    from_zero(ax)
     ax.set_xlim(left=0.0)
     if np.all(found.distance == np.round(found.distance)):
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))

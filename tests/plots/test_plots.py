@@ -24,6 +24,7 @@ from bayeslmm.inference.diagnostics import simulated_residuals
 from bayeslmm.model.fit import Fit
 from bayeslmm.plots.intervals import arrow_lengths, emmeans_axes
 from bayeslmm.plots.levels import DRAWN_LEVELS, caterpillar
+from bayeslmm.plots.style import from_zero
 from tests.inference.examples import fitted
 
 
@@ -329,6 +330,26 @@ def test_names_of_points_do_not_stand_on_one_another() -> None:
         boxes = [text.get_window_extent() for text in ax.texts if text.get_text()]
         middles = np.sort([0.5 * (box.y0 + box.y1) for box in boxes])
         assert np.diff(middles).min() > 0.6 * boxes[0].height
+
+
+@pytest.mark.parametrize("name", list(FIGURES))
+def test_a_title_set_afterwards_stands_clear_of_the_legend(name: str) -> None:
+    for ax in np.atleast_1d(np.asarray(FIGURES[name](trial(9)), dtype=object)).ravel():
+        ax.set_title("A title\nof two lines")
+        for _ in range(2):  # layout and legend settle by the first
+            ax.figure.canvas.draw()
+        legend = ax.get_legend()
+        assert legend is None or not legend.get_window_extent().overlaps(ax.title.get_window_extent())
+
+
+def test_marks_of_values_close_to_one_another_are_not_cut_above() -> None:
+    for values in ([1.10], [1.10, 1.11], [1e-9, 2e-9]):
+        ax = plt.subplots()[1]
+        ax.plot(range(len(values)), values, "o")
+        from_zero(ax)
+        bottom, top = ax.get_ylim()
+        assert bottom == 0.0
+        assert top >= 1.04 * max(values)
 
 
 def test_a_legend_is_of_what_is_drawn() -> None:
