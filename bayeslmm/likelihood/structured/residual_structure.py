@@ -430,5 +430,5 @@ def _const_power_second_derivatives(factor: VarianceDesign, value: Array | None,
 
 def variance_function(design: Design, fitted: Array | None = None) -> VarianceFunction:
     """The variance function of a design, `fitted` (n,) standing in where the covariate is the fitted value."""
-    values = tuple(fitted if f.covariate is None and f.kind != "ident" else f.covariate for f in design.variance)
+    values = tuple(fitted if f.is_of_fitted else f.covariate for f in design.variance)
     return VarianceFunction(design.variance, values, len(design.y))
