@@ -126,6 +126,10 @@ class UnknownArgumentError(SpecificationError, TypeError):
     """A keyword argument that a verb does not have."""
 
 
+class MissingArgumentError(SpecificationError, TypeError):
+    """An argument that a verb cannot do without was not given."""
+
+
 class ForeignNameError(BayesLMMError, AttributeError):
     """An attribute that is a name of another package."""
 

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from functools import wraps
 from typing import Any, NoReturn
 
 from bayeslmm import errors
-from bayeslmm.errors import BayesLMMError, BayesLMMWarning, ForeignNameError, UnknownArgumentError, UnknownKeyError, show_value
+from bayeslmm.errors import (
+    BayesLMMError,
+    BayesLMMWarning,
+    ForeignNameError,
+    MissingArgumentError,
+    UnknownArgumentError,
+    UnknownKeyError,
+    show_value,
+)
 from bayeslmm.estimate.estimate import Fitted, require_outcome
 from bayeslmm.likelihood.threads import restore_state
 
@@ -514,7 +523,13 @@ def answers_keywords[**P, Result](function: Callable[P, Result]) -> Callable[P, 
 def answer_keywords_of[**P, Result](function: Callable[P, Result], name: str, synonyms: Mapping[str, str]) -> Callable[P, Result]:
     """The function by `restore_state`, with an error that names the right argument where a keyword is not one of its own."""
     work = restore_state(function, name)
-    known = frozenset(inspect.signature(function).parameters) - {"self", "cls"}
+    parameters = inspect.signature(function).parameters
+    known = frozenset(parameters) - {"self", "cls"}
+    needed = [
+        (place if one.kind is one.POSITIONAL_OR_KEYWORD else sys.maxsize, one.name)
+        for place, one in enumerate(parameters.values())
+        if one.default is one.empty and one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY) and one.name in known
+    ]
     words = {word: own for word, own in synonyms.items() if own in known and word not in known}
 
     @wraps(work)
@@ -526,6 +541,10 @@ def answer_keywords_of[**P, Result](function: Callable[P, Result], name: str, sy
             for option in options:
                 if option not in known:
                     raise _unknown_argument(name, option, known)
+        for place, own in needed:
+            if place >= len(args) and own not in options:
+                written = ", ".join(needs for _, needs in needed)
+                raise MissingArgumentError(f"{name} needs {own!r}", name, f"write {name}({written}), of which help() tells more")
         return work(*args, **options)
 
     return verb

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable
 
@@ -13,7 +14,7 @@ import bayeslmm as blm
 from bayeslmm import errors
 from bayeslmm.bayes.posterior.plots import PosteriorPlots
 from bayeslmm.bayes.posterior.tables import PosteriorMeans
-from bayeslmm.errors import BayesLMMError, DataError, ForeignNameError, SpecificationError, UnknownArgumentError
+from bayeslmm.errors import BayesLMMError, DataError, ForeignNameError, MissingArgumentError, SpecificationError, UnknownArgumentError
 from bayeslmm.inference.means.marginal_means import EMMeans
 from bayeslmm.model.fit_plots import FitPlots
 from bayeslmm.model.many_fits import ManyFits
@@ -262,3 +263,25 @@ def test_a_factor_is_to_be_converted_only_where_its_levels_are_numbers(rows: pd.
     with pytest.raises(DataError) as refusal:
         blm.LMM("y ~ x", rows.assign(t=factor), residual="sp_exp(t | g) + local")
     assert remedy in refusal.value.remedy
+
+
+def test_a_verb_without_an_argument_that_it_needs_names_it(rows: pd.DataFrame) -> None:
+    """Every verb of a fit and of its figures: the error is ours, and Python's as well."""
+    fit = blm.LMM("y ~ x + arm + (1 | g)", rows).fit()
+    asked = 0
+    for owner in (fit, fit.plot):
+        for name in sorted(name for name in dir(type(owner)) if not name.startswith("_")):
+            verb = inspect.getattr_static(type(owner), name)
+            if not inspect.isfunction(verb):
+                continue
+            needed = [
+                one for one in list(inspect.signature(verb).parameters.values())[1:] if one.default is one.empty and one.kind in (1, 3)
+            ]
+            if needed:
+                asked += 1
+                with pytest.raises(MissingArgumentError, match=f"{name} needs '{needed[0].name}'") as refusal:
+                    getattr(owner, name)()
+                assert isinstance(refusal.value, TypeError)
+    assert asked > 5
+    with pytest.raises(MissingArgumentError, match="LMM needs 'data'"):
+        blm.LMM("y ~ x")  # type: ignore[call-arg]
