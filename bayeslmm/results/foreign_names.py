@@ -528,7 +528,10 @@ def answer_keywords_of[**P, Result](function: Callable[P, Result], name: str, sy
     needed = [
         (place if one.kind is one.POSITIONAL_OR_KEYWORD else sys.maxsize, one.name)
         for place, one in enumerate(parameters.values())
-        if one.default is one.empty and one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY) and one.name in known
+        if "self" in parameters
+        and one.default is one.empty
+        and one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)
+        and one.name in known
     ]
     words = {word: own for word, own in synonyms.items() if own in known and word not in known}
 
@@ -542,7 +545,7 @@ def answer_keywords_of[**P, Result](function: Callable[P, Result], name: str, sy
                 if option not in known:
                     raise _unknown_argument(name, option, known)
         for place, own in needed:
-            if place >= len(args) and own not in options:
+            if args and place >= len(args) and own not in options:  # without an object it is no call of a method
                 written = ", ".join(needs for _, needs in needed)
                 raise MissingArgumentError(f"{name} needs {own!r}", name, f"write {name}({written}), of which help() tells more")
         return work(*args, **options)
