@@ -241,3 +241,19 @@ def test_limits_of_sleepstudy_are_those_of_lme4(shared: Path) -> None:
     }
     for term, (low, high) in lme4.items():
         np.testing.assert_allclose(limits.loc[term].astype(float), [low, high], atol=1e-4 * (high - low))
+
+
+@pytest.mark.parametrize("seed", [0, *(pytest.param(s, marks=pytest.mark.slow) for s in range(1, 4))])
+@pytest.mark.parametrize("method", ["REML", "ML"])
+def test_a_correlation_at_the_end_of_its_structure_has_no_limits(seed: int, method: str) -> None:
+    """A subject whose outcomes add up: the likelihood rises without end to rho = -1 / (k - 1), where a standard error is 0."""
+    rng = np.random.default_rng(seed)
+    g = np.repeat(np.arange(7), [11, 12, 12, 12, 12, 29, 11])
+    data = pd.DataFrame({"g": g.astype(str), "v": np.concatenate([np.arange(k) for k in np.bincount(g)]), "x": rng.normal(size=len(g))})
+    y = rng.normal(size=len(g))
+    data["y"] = y - (np.bincount(g, y) / np.bincount(g))[g]
+    fit = blm.LMM("y ~ x", data, residual="cs(v | g)", check="warn").fit(method)
+    limits = fit.confint("profile").set_index("term")
+    low, high = limits.loc["rho"]
+    assert not low < -1.0
+    assert not high > 1.0
