@@ -60,7 +60,7 @@ class Autoregressive(Correlation):
         if longest >= DENSE_PLACES * self.q:
             return np.asarray(r[..., None] ** np.maximum(lag - down, 0.0))
         powers = r ** np.maximum(np.arange(longest + 1.0) - down, 0.0)
-        return np.asarray(powers[..., lag.astype(np.intp)])
+        return np.take(powers, lag.astype(np.intp), axis=-1)  # in the order of C: sums over it are those of a copy
 
     def matrix(self, r: Array) -> Array:
         return self._powers(r)

@@ -54,7 +54,7 @@ def test_a_new_response_of_structured_errors_is_the_model_built_anew(name: str) 
 def test_fits_side_by_side_end_where_fits_one_by_one_end(name: str) -> None:
     fit = fitted(name)
     Y = fit.simulate(30, seed=5).to_numpy()
-    many = refit_many(fit.problem, standardize_response(fit.problem, Y), True, lift_off_boundary(fit.problem.random, fit.estimate.x))
+    many = refit_many(fit.problem, standardize_response(fit.problem, Y), True, lift_off_boundary(fit.problem, fit.estimate.x))
     assert many.settled.mean() > 0.8
     for b in np.flatnonzero(many.settled):
         # the stopping rule is a predicted decrease of 1e-9, BFGS's idea of curvature within a factor of a few
