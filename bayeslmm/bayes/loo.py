@@ -40,6 +40,7 @@ from bayeslmm.bayes.sampling.mode import find_mode
 from bayeslmm.errors import InferenceError, SamplingError, SpecificationError, optional, show_value
 from bayeslmm.likelihood.criterion import CriterionPoint
 from bayeslmm.likelihood.prediction import conditional_modes, linear_predictors, row_variances
+from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel, RandomEffectsState
 from bayeslmm.likelihood.structured.pooled import PooledSubjectsKernel, multiply_by_kind, row_scale
 from bayeslmm.likelihood.threads import one_thread
@@ -258,14 +259,22 @@ def _independent_scores(post: PosteriorData, point: CriterionPoint) -> tuple[Arr
     assert isinstance(point.state, RandomEffectsState)
     sigma2 = problem.sigma2(point.sigma2)
     w = np.ones(design.nobs) if design.weights is None else design.weights
-    e = design.y - design.X @ problem.alpha(point.state.solution.alpha[0])
-    if design.offset is not None:
-        e = e - design.offset
-    for term, beta in zip(design.terms, conditional_modes(problem, point), strict=True):
-        e = e - term.effects(beta)
+    e = _errors_of_rows(problem, point, slice(None))
     h = row_variances(problem, point, design.X, [t.Z for t in design.terms], [t.group.codes for t in design.terms])
     share = 1.0 - w * h / sigma2
     return w / sigma2 * share, share, w * e / sigma2
+
+
+def _errors_of_rows(problem: Problem, point: CriterionPoint, rows: Codes | slice) -> Array:
+    """y - X alpha - offset - Z beta of some rows, (n,), at the conditional modes of the point."""
+    design = problem.design
+    assert isinstance(point.state, RandomEffectsState)
+    e = design.y[rows] - linear_predictors(problem, point, design.X[rows], problem.alpha(point.state.solution.alpha[0]))
+    if design.offset is not None:
+        e -= design.offset[rows]
+    for term, beta in zip(design.terms, conditional_modes(problem, point), strict=True):
+        e -= np.einsum("nq,nq->n", term.Z[rows], beta[term.group.codes[rows]])
+    return e
 
 
 def _structured_densities(post: PosteriorData, phi: Array, advance: Callable[[int], None]) -> Array:
@@ -362,17 +371,13 @@ def _rows_given_rest(rest: Density, out: Codes, phi: Array, weights: Array, adva
     rest : the density of the rows that are left, with the levels of all
     """
     problem, design, total = rest.problem, rest.problem.design, np.full(len(out), -np.inf)
-    Zs, codes = [term.Z[out] for term in design.terms], [term.group.codes[out] for term in design.terms]
-    y = design.y[out] if design.offset is None else design.y[out] - design.offset[out]
+    X, Zs, codes = design.X[out], [term.Z[out] for term in design.terms], [term.group.codes[out] for term in design.terms]
     w, done = np.ones(len(out)) if design.weights is None else design.weights[out], 0
     with one_thread(problem.criterion.width):
         for number, (x, s, own) in enumerate(zip(*rest.kernel_points(phi), phi, strict=True), 1):
             point = _point_at_draw(rest, x, float(s), own)
-            assert isinstance(point.state, RandomEffectsState)
-            e = y - linear_predictors(problem, point, design.X[out], problem.alpha(point.state.solution.alpha[0]))
-            for Z, code, beta in zip(Zs, codes, conditional_modes(problem, point), strict=True):
-                e -= (Z * beta[code]).sum(axis=1)
-            variance = row_variances(problem, point, design.X[out], Zs, codes) + problem.sigma2(point.sigma2) / w
+            e = _errors_of_rows(problem, point, out)
+            variance = row_variances(problem, point, X, Zs, codes) + problem.sigma2(point.sigma2) / w
             total = np.logaddexp(total, weights[number - 1] - 0.5 * (np.log(2.0 * np.pi * variance) + e**2 / variance))
             advance(number * len(out) // len(phi) - done)
             done = number * len(out) // len(phi)
