@@ -214,14 +214,13 @@ class Priors:
         put(self, "sd", _read(sd, SCALE_FAMILIES, "sd"))
         put(self, "corr", _read(corr, CORRELATION_FAMILIES, "corr"))
         put(self, "sigma", _read(sigma, SCALE_FAMILIES, "sigma"))
-        keywords = {name: named[name] for name in named if name not in _OTHER_WORDS}
-        for name in (name for name in named if name in _OTHER_WORDS):
-            raise PriorError(
-                f"Priors has no argument {name!r}", f"{name}: {show_value(named[name])}", f"write Priors({_OTHER_WORDS[name]})"
-            )
+        foreign = next((name for name in named if name in _OTHER_WORDS), None)
+        if foreign is not None:
+            where, remedy = f"{foreign}: {show_value(named[foreign])}", f"write Priors({_OTHER_WORDS[foreign]})"
+            raise PriorError(f"Priors has no argument {foreign!r}", where, remedy)
         whole = require_mapping(residual, "residual", '{"rho": ("uniform", -1, 1)}')
         # A keyword may be meant for a coefficient or a group, which only the model knows: until then it goes by its name alone.
-        shapes = {**dict(_read_named(whole, SHAPE_FAMILIES, "residual")), **dict(_read_named(keywords, SHAPE_FAMILIES, ""))}
+        shapes = {**dict(_read_named(whole, SHAPE_FAMILIES, "residual")), **dict(_read_named(named, SHAPE_FAMILIES, ""))}
         put(self, "residual", tuple(sorted(shapes.items(), key=lambda pair: pair[0])))
         put(self, "preset", preset)
 
