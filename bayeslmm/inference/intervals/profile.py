@@ -149,7 +149,7 @@ class ProfileCurve:
         s0 = to_scale(self.scale, self.estimate)
         step = sign * abs(quantile) * self.error
         if from_scale(self.scale, s0 + step) == self.estimate:
-            return ProfileLimit(float("nan"), f"{self.term}: its standard error is 0, where the covariance of the errors is singular")
+            return ProfileLimit(float("nan"), f"{self.term}: its standard error is 0, as at the end of a range")
         inside, outside = self.points_around(quantile, sign)
         note = ""
         if outside is None and inside.t == self.estimate:

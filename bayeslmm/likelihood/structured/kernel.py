@@ -231,7 +231,8 @@ class BlockDiagonalState:
 
     def _factorize_pooled(self, batches: Sequence[RowBatch]) -> list[StructuredBlockFactor]:
         log_scale, T = self.kernel.log_scale(self.x)[0], self.kernel.random_factors(self.x)
-        return [self.kernel.factorize(batch, self.phi, T, log_scale)[0] for batch in batches]
+        whole = self.kernel.structure.set_matrices(self.phi)
+        return [self.kernel.factorize(batch, self.phi, T, log_scale, whole)[0] for batch in batches]
 
     @cached_property
     def positions(self) -> tuple[Codes, Codes]:
@@ -496,16 +497,16 @@ class BlockDiagonalKernel:
         logdet = 0.0 if log_scale is None else 2.0 * float(log_scale.sum())
         Xy = np.zeros((self.data.r, self.data.r))
         rows, pooled = [], []
-        apart = self._hides_errors(T, phi, log_scale)
-        sets = self.structure.set_matrices(phi)
+        whole = self.structure.set_matrices(phi)
+        apart = self._hides_errors(T, phi, log_scale, whole)
         for batch in self.data.rows:
-            state, part = self.factorize(batch, phi, T, log_scale, sets, apart=apart)
+            state, part = self.factorize(batch, phi, T, log_scale, whole, apart=apart)
             rows.append(state)
             logdet += part
             flat = (state.inverse @ state.U).reshape(-1, self.data.r)
             Xy += state.U.reshape(-1, self.data.r).T @ flat
         for group in self.data.pooled:
-            R = self.structure.matrices(phi, group.block, sets)
+            R = self.structure.matrices(phi, group.block, whole)
             each, inverse = _inverse(R)
             logdet += float(group.count @ each)
             Xy += np.einsum("bk,bkr->r", inverse.reshape(len(R), -1), group.G).reshape(self.data.r, self.data.r)
@@ -516,7 +517,7 @@ class BlockDiagonalKernel:
             solution = solve_Xy(np.array([logdet]), 0.5 * (Xy + Xy.T)[None])
         return BlockDiagonalState(self, x, solution, rows, pooled, slopes)
 
-    def _hides_errors(self, factors: list[Array], phi: Array, log_scale: Array | None) -> bool:
+    def _hides_errors(self, factors: list[Array], phi: Array, log_scale: Array | None, whole: Array) -> bool:
         """Whether the random effects of a row are so large beside its error that V as a sum would lose it."""
         if not any(T.size and np.abs(T).max() > 1.0 for T in factors):
             return False  # asked at every evaluation, and hardly ever more than this
@@ -524,7 +525,7 @@ class BlockDiagonalKernel:
         scaled = np.asarray(effects if log_scale is None else effects * np.exp(-2.0 * log_scale))
         if scaled.max() < 1e-4 * HIDDEN_ERRORS:
             return False
-        errors = [np.einsum("bkk->bk", self.structure.matrices(phi, batch.block)) for batch in self.data.rows]
+        errors = [np.einsum("bkk->bk", self.structure.matrices(phi, batch.block, whole)) for batch in self.data.rows]
         return any(bool((scaled[batch.rows] > HIDDEN_ERRORS * R).any()) for batch, R in zip(self.data.rows, errors, strict=True))
 
     def random_factors(self, x: Array) -> list[Array]:
@@ -532,11 +533,11 @@ class BlockDiagonalKernel:
         return [term.covariance.factor(x[term.part]) for term in self.random.terms]
 
     def factorize(
-        self, batch: RowBatch, phi: Array, factors: list[Array], log_scale: Array | None, sets: Array | None = None, *, apart: bool = False
+        self, batch: RowBatch, phi: Array, factors: list[Array], log_scale: Array | None, whole: Array, *, apart: bool = False
     ) -> tuple[StructuredBlockFactor, float]:
         """The blocks of a batch at some parameters, and the sum of their log determinants; apart : V not as a sum.
 
-        sets : the structure's `set_matrices` at phi, where they are known
+        whole : the structure's `set_matrices` at phi
         """
         U = self.data.Xy[batch.rows]
         scale = np.ones(batch.rows.shape)
@@ -545,7 +546,7 @@ class BlockDiagonalKernel:
             scale = np.exp(log_scale[batch.rows])
             U = U / scale[..., None]
             Z = [z / scale[..., None] for z in Z]
-        R = self.structure.matrices(phi, batch.block, sets)
+        R = self.structure.matrices(phi, batch.block, whole)
         links, ZT = [level_mask(term, batch.rows) for term in self.data.terms], [z @ T for z, T in zip(Z, factors, strict=True)]
         root = None
         if apart:

@@ -51,7 +51,9 @@ def mean_unit_variance(problem: Problem, x: Array) -> float:
     kernel = problem.structured
     if problem.design.in_memory or kernel is None:
         return float(np.mean(unit_sds(problem, x) ** 2))
-    found = [(batch.count, kernel.structure.matrices(x[kernel.residual_part], batch.block)) for batch in kernel.data.pooled]
+    phi = x[kernel.residual_part]
+    whole = kernel.structure.set_matrices(phi)
+    found = [(batch.count, kernel.structure.matrices(phi, batch.block, whole)) for batch in kernel.data.pooled]
     return float(sum(count @ np.einsum("bkk->b", R) for count, R in found)) / problem.criterion.n
 
 
@@ -112,8 +114,10 @@ def is_lost_in_rounding(problem: Problem, x: Array) -> bool:
     kernel = problem.structured
     if kernel is None or problem.design.residual is None:
         return False
+    phi = x[kernel.residual_part]
+    whole = kernel.structure.set_matrices(phi)
     for rows in _by_subject(problem):
-        R = kernel.structure.matrices(x[kernel.residual_part], block_of(problem.design, rows))
+        R = kernel.structure.matrices(phi, block_of(problem.design, rows), whole)
         sds = np.sqrt(np.diagonal(R, axis1=1, axis2=2))
         if (sds > 0.0).all() and np.isfinite(R).all():
             smallest = np.linalg.eigvalsh(R / (sds[:, :, None] * sds[:, None, :]))[:, 0]

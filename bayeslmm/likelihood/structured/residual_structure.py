@@ -58,8 +58,8 @@ class ResidualStructure(Protocol):
         """What R0 of all blocks share: R of each set of parameters over all visits; empty where each block has distances of its own."""
         ...
 
-    def matrices(self, phi: Array, block: BlockRows, sets: Array | None = None) -> Array:
-        """R0 (B, k, k); sets : the `set_matrices` at phi, where they are known."""
+    def matrices(self, phi: Array, block: BlockRows, whole: Array | None = None) -> Array:
+        """R0 (B, k, k); whole : the `set_matrices` at phi, where they are known."""
         ...
 
     def set_derivatives(self, phi: Array) -> Array:
@@ -86,7 +86,7 @@ class IndependentErrors:
     def set_matrices(self, phi: Array) -> Array:
         return np.zeros(0)
 
-    def matrices(self, phi: Array, block: BlockRows, sets: Array | None = None) -> Array:
+    def matrices(self, phi: Array, block: BlockRows, whole: Array | None = None) -> Array:
         B, k = block.shape
         return np.broadcast_to(np.eye(k), (B, k, k)).copy()
 
@@ -135,8 +135,8 @@ class VisitStructure(GroupedStructure):
     def set_matrices(self, phi: Array) -> Array:
         return self.covariance.matrix(self.split_groups(phi))
 
-    def matrices(self, phi: Array, block: BlockRows, sets: Array | None = None) -> Array:
-        R = (self.set_matrices(phi) if sets is None else sets).ravel()[self._index(block)]
+    def matrices(self, phi: Array, block: BlockRows, whole: Array | None = None) -> Array:
+        R = (self.set_matrices(phi) if whole is None else whole).ravel()[self._index(block)]
         return R if block.same is None else R * block.same
 
     def set_derivatives(self, phi: Array) -> Array:
@@ -172,7 +172,7 @@ class SpatialStructure(GroupedStructure):
     def set_matrices(self, phi: Array) -> Array:
         return np.zeros(0)
 
-    def matrices(self, phi: Array, block: BlockRows, sets: Array | None = None) -> Array:
+    def matrices(self, phi: Array, block: BlockRows, whole: Array | None = None) -> Array:
         assert block.distances is not None
         sets = self.split_groups(phi)
         R = self.located.matrix_at(sets[0], block.distances)
