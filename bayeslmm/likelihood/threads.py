@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable
+from contextvars import copy_context
 from functools import cache, wraps
 from typing import Any, Literal
 
@@ -105,10 +106,16 @@ def _own_errors() -> dict[str, Any]:
     return {kind: "ignore" if how == "ignore" else _NUMPY_ERRORS[kind] for kind, how in np.geterr().items()}
 
 
+def _with_own_errors(verb: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    with np.errstate(**_own_errors()), saying_once():
+        return verb(*args, **options)
+
+
 def restore_state[**P, Result](verb: Callable[P, Result], name: str) -> Callable[P, Result]:
     """A verb after which threads and error handling are as before, where Ctrl-C may have hit a context that sets or unsets them.
 
-    Each such context puts back what it found. An interrupt on its way in or out can keep it from doing so; none is left here then.
+    Each such context puts back what it found. An interrupt on its way in or out can keep it from doing so; none is left here then: what is
+    of the Python context, as the treatment of errors and what has been said are, is set in a copy of it.
     A matrix that cannot be factored, which says nothing to a user, comes out in words; what the verb warns of is said once. Of a verb that
     draws, with `ax` among its arguments, no figure is left open where it is refused or broken off.
     """
@@ -121,8 +128,7 @@ def restore_state[**P, Result](verb: Callable[P, Result], name: str) -> Callable
         threads = [(set_threads, get_threads()) for get_threads, set_threads in blas_libraries()]
         broken, failed, handled = True, True, sys.exception()
         try:
-            with np.errstate(**_own_errors()), saying_once():
-                found = verb(*args, **options)
+            found: Result = copy_context().run(_with_own_errors, verb, args, options)
             broken, failed = _tells_of_interrupt(found), False
             return found
         except KeyboardInterrupt as press:

@@ -101,6 +101,23 @@ def test_an_interrupt_leaves_the_state_as_it_was(name: str, pressed: BaseExcepti
     assert state() == before
 
 
+@pytest.mark.parametrize("way", ["__enter__", "__exit__"])
+def test_a_key_pressed_where_errors_are_set_or_put_back_leaves_them_to_the_user(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def press(self: np.errstate, *error: object) -> None:
+        if way == "__enter__":
+            enter(self)
+        raise KeyboardInterrupt
+
+    verb = restore_state(lambda: None, "verb")
+    with np.errstate(all="raise"):
+        before, enter = np.geterr(), np.errstate.__enter__
+        with monkeypatch.context() as patch:
+            patch.setattr(np, "errstate", type("Pressed", (np.errstate,), {way: press}))
+            with pytest.raises(KeyboardInterrupt):
+                verb()
+        assert np.geterr() == before
+
+
 def test_an_error_after_an_interrupt_that_the_user_handles_is_that_error() -> None:
     def fail() -> None:
         raise ValueError("of the user's own function")
