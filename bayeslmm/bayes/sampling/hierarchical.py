@@ -124,6 +124,33 @@ def drawn_before_the_end(posterior: Any) -> tuple[Codes, int]:
     return np.flatnonzero(lengths >= max(most, 1)), most
 
 
+def _handle_again(handlers: dict[Any, Any]) -> None:
+    """Give signals their handlers back, all of them: what one that came meanwhile raises comes out afterwards.
+
+    A context that is thrown away is left in whatever thread does so, and only the main one may set handlers.
+    """
+    raised: BaseException | None = None
+    while handlers and threading.current_thread() is threading.main_thread():
+        try:
+            number = next(iter(handlers))
+            signal.signal(number, handlers[number])
+            del handlers[number]
+        except BaseException as error:
+            raised = error
+    if raised is not None:
+        raise raised
+
+
+def _raise_again(arrived: list[int]) -> None:
+    """Raise signals one after another; what a handler raises keeps none of the others from its own."""
+    try:
+        if arrived:
+            signal.raise_signal(arrived.pop(0))
+    finally:
+        if arrived:
+            _raise_again(arrived)
+
+
 @contextmanager
 def signals_afterwards() -> Iterator[None]:
     """Signals are handled once what runs is done.
@@ -141,10 +168,10 @@ def signals_afterwards() -> Iterator[None]:
             signal.signal(number, lambda came, frame: arrived.append(came))
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        for one in arrived:
-            signal.raise_signal(one)
+        try:
+            _handle_again(before)
+        finally:
+            _raise_again(arrived)
 
 
 @contextmanager
@@ -161,15 +188,15 @@ def interrupts_as_themselves() -> Iterator[None]:
         pressed = True
         before(number, frame)
 
-    signal.signal(signal.SIGINT, press)
     try:
+        signal.signal(signal.SIGINT, press)
         yield
     except Exception as error:
         if pressed:
             raise KeyboardInterrupt from error
         raise
     finally:
-        signal.signal(signal.SIGINT, before)
+        _handle_again({signal.SIGINT: before})
 
 
 def _flat(posterior: Any, name: str) -> Array:
