@@ -17,6 +17,7 @@ import pandas as pd
 from bayeslmm._arrays import Array, generator, label_text
 from bayeslmm.data.frame import nearest_names
 from bayeslmm.errors import BayesLMMWarning, DataError, DependencyError, SpecificationError, warn_user
+from bayeslmm.results.foreign_names import answers_keywords
 
 TRIAL = "trial"
 DROPOUT = "dropout"
@@ -47,6 +48,7 @@ def _full_name(name: str) -> str:
     return next((f"{package}/{name}" for package in _MIXED_MODEL_PACKAGES if f"{package}/{name}" in dataset_factors()), name)
 
 
+@answers_keywords
 def load_dataset(name: str) -> pd.DataFrame:
     """A data set by name: `"trial"`, `"dropout"`, `"bcg"`, `"schools"`, or `"PACKAGE/ITEM"` of an R package, such as `"lme4/sleepstudy"`.
 
