@@ -1,11 +1,14 @@
-"""The state of the process around a verb: one BLAS thread, NumPy's treatment of errors, and both as they were after Ctrl-C."""
+"""The state of the process around a verb: one BLAS thread, NumPy's treatment of errors, and all of it as it was after Ctrl-C."""
 
 from __future__ import annotations
 
 import inspect
+import signal
 import sys
+import threading
+import warnings
 from collections.abc import Callable
-from contextvars import copy_context
+from contextvars import ContextVar, copy_context
 from functools import cache, wraps
 from typing import Any, Literal
 
@@ -83,6 +86,41 @@ INTERRUPTED_IN_C = (
 """What libraries raise in the place of KeyboardInterrupt."""
 
 
+_UNDOING: ContextVar[list[Callable[[], object]] | None] = ContextVar("_UNDOING", default=None)
+"""What the outermost verb at work undoes where it is interrupted."""
+
+
+def undo_if_interrupted(undo: Callable[[], object]) -> None:
+    """Have a change of the process undone by the outermost verb at work, should Ctrl-C keep what is about to make it from doing so."""
+    undoing = _UNDOING.get()
+    if undoing is not None:
+        undoing.append(undo)
+
+
+class _Process:
+    """What a verb, or a library that it calls, sets for the whole process for a while, as it stands before the verb."""
+
+    __slots__ = ("filters", "show_warning", "sigint", "streams", "threads")
+
+    def __init__(self) -> None:
+        self.threads = [(set_threads, get_threads()) for get_threads, set_threads in blas_libraries()]
+        self.filters, self.show_warning = warnings.filters, warnings.showwarning
+        self.streams = sys.stdout, sys.stderr
+        self.sigint = signal.getsignal(signal.SIGINT)
+
+    def restore(self) -> None:
+        """Set it again: after an interrupt alone, since other Python threads may have set threads and filters meanwhile."""
+        for set_threads, before in self.threads:
+            set_threads(before or 1)
+        sys.stdout, sys.stderr = self.streams
+        if warnings.filters is not self.filters:
+            warnings.filters, warnings.showwarning = self.filters, self.show_warning
+            with warnings.catch_warnings():  # which tells the interpreter that the filters are others
+                pass
+        if self.sigint is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, self.sigint)
+
+
 def _open_figures() -> set[int]:
     """The numbers of Matplotlib's open figures, where it was imported."""
     pyplot = sys.modules.get("matplotlib.pyplot")
@@ -106,13 +144,15 @@ def _own_errors() -> dict[str, Any]:
     return {kind: "ignore" if how == "ignore" else _NUMPY_ERRORS[kind] for kind, how in np.geterr().items()}
 
 
-def _with_own_errors(verb: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+def _with_own_errors(undoing: list[Callable[[], object]], verb: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    if _UNDOING.get() is None:
+        _UNDOING.set(undoing)
     with np.errstate(**_own_errors()), saying_once():
         return verb(*args, **options)
 
 
 def restore_state[**P, Result](verb: Callable[P, Result], name: str) -> Callable[P, Result]:
-    """A verb after which threads and error handling are as before, where Ctrl-C may have hit a context that sets or unsets them.
+    """A verb after which the state of the process is as before, where Ctrl-C may have hit a context that sets or unsets some of it.
 
     Each such context puts back what it found. An interrupt on its way in or out can keep it from doing so; none is left here then: what is
     of the Python context, as the treatment of errors and what has been said are, is set in a copy of it.
@@ -124,11 +164,10 @@ def restore_state[**P, Result](verb: Callable[P, Result], name: str) -> Callable
     @wraps(verb)
     def kept(*args: P.args, **options: P.kwargs) -> Result:
         figures = _open_figures() if draws else set()
-        # threads belong to the process: another Python thread may have limited them meanwhile, so they are set after an interrupt alone
-        threads = [(set_threads, get_threads()) for get_threads, set_threads in blas_libraries()]
+        process, undoing = _Process(), list[Callable[[], object]]()
         broken, failed, handled = True, True, sys.exception()
         try:
-            found: Result = copy_context().run(_with_own_errors, verb, args, options)
+            found: Result = copy_context().run(_with_own_errors, undoing, verb, args, options)
             broken, failed = _tells_of_interrupt(found), False
             return found
         except KeyboardInterrupt as press:
@@ -145,8 +184,9 @@ def restore_state[**P, Result](verb: Callable[P, Result], name: str) -> Callable
             raise InferenceError("a matrix of the model is singular to rounding", f"in {name}()", remedy) from error
         finally:
             if broken:
-                for set_threads, before in threads:
-                    set_threads(before or 1)
+                process.restore()
+                for undo in reversed(undoing):
+                    undo()
             if draws and failed:
                 for number in _open_figures() - figures:
                     sys.modules["matplotlib.pyplot"].close(number)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -19,6 +20,7 @@ from matplotlib.figure import Figure
 from bayeslmm._arrays import Array
 from bayeslmm._io import as_path, write_atomically
 from bayeslmm.errors import BayesLMMError, Check, Verdict, escape_control, printable_text
+from bayeslmm.likelihood.threads import undo_if_interrupted
 from bayeslmm.results.render import align_digits, check_value_text, format_p, format_signed
 
 REPORT_HEADINGS = {
@@ -106,9 +108,18 @@ def heading(name: str) -> str:
 FONT: Any = {"font.size": 9.5, "axes.edgecolor": "#5b6570", "svg.fonttype": "path", "svg.hashsalt": "bayeslmm"}
 
 
+@contextmanager
+def _report_font() -> Iterator[None]:
+    """The look of figures of a report, and afterwards the user's."""
+    before = {key: matplotlib.rcParams[key] for key in FONT}
+    undo_if_interrupted(lambda: matplotlib.rcParams.update(before))
+    with matplotlib.rc_context(FONT):
+        yield
+
+
 def draw_figure(draw: Callable[[Axes], Any], width: float = 5.6, height: float = 3.9) -> Figure:
     """A figure of one panel; `draw` is given its axes. Sizes are in inches."""
-    with matplotlib.rc_context(FONT):
+    with _report_font():
         figure = Figure(figsize=(width, height), layout="constrained")
         draw(figure.subplots())
     return figure
@@ -118,7 +129,7 @@ def draw_panels(draw: Callable[[list[Axes]], Any], count: int, width: float = 3.
     """A figure of several panels; `draw` is given their axes. alike : on one common scale."""
     columns = min(3, count)
     rows = -(-count // columns)
-    with matplotlib.rc_context(FONT):
+    with _report_font():
         figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
         axes = list(figure.subplots(rows, columns, squeeze=False, sharex=alike).ravel())
         for extra in axes[count:]:
@@ -130,7 +141,7 @@ def draw_panels(draw: Callable[[list[Axes]], Any], count: int, width: float = 3.
 def embed_figure(figure: Figure) -> str:
     """The figure as an address that holds it; the same figure gives the same text."""
     content = io.BytesIO()
-    with matplotlib.rc_context(FONT):
+    with _report_font():
         figure.savefig(content, format="svg", dpi=150, metadata={"Date": None})
     return "data:image/svg+xml;base64," + base64.b64encode(content.getvalue()).decode("ascii")
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import inspect
 import pickle
+import signal
+import sys
 import warnings
 from collections.abc import Callable
-from io import BytesIO
+from io import BytesIO, StringIO
 from types import CellType
 from typing import Any
 from zipfile import ZipFile
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,10 +21,11 @@ import pytest
 import bayeslmm as blm
 from bayeslmm.errors import BayesLMMWarning, InferenceError, warn_user
 from bayeslmm.likelihood.threads import blas_libraries, restore_state
+from bayeslmm.reports.page import draw_figure
 from tests.contract.public import callables
 
-LOWER = {"load_dataset", *(name for name in callables() if name.startswith("Priors."))}
-"""A file that is read, and values of a layer below all linear algebra."""
+LOWER = {name for name in callables() if name.startswith("Priors.")}
+"""Values of a layer below all linear algebra."""
 
 VERBS = {name: verb for name, verb in callables().items() if name not in LOWER}
 
@@ -36,10 +40,19 @@ def innermost(verb: Any) -> CellType:
         verb = verb.__wrapped__
 
 
-def broken(monkeypatch: pytest.MonkeyPatch, verb: Callable[..., Any], error: BaseException) -> None:
+def change_process() -> None:
+    """What contexts leave that Ctrl-C hits on their way in or out."""
+    sys.stdout, sys.stderr = StringIO(), StringIO()
+    warnings.catch_warnings(record=True).__enter__()
+    warnings.simplefilter("error")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def broken(monkeypatch: pytest.MonkeyPatch, verb: Callable[..., Any], error: BaseException, change: Callable[[], None] = int) -> None:
     """Let a verb change the state of NumPy and of BLAS, and fail."""
 
     def fail(*_: object, **__: object) -> None:
+        change()
         np.seterr(all="raise")
         np.seterrcall(print)
         for _get, set_threads in blas_libraries():
@@ -50,7 +63,8 @@ def broken(monkeypatch: pytest.MonkeyPatch, verb: Callable[..., Any], error: Bas
 
 
 def state() -> tuple[object, ...]:
-    return np.geterr(), np.geterrcall(), [threads() for threads, _ in blas_libraries()]
+    shown = list(warnings.filters), warnings.showwarning, sys.stdout, sys.stderr, signal.getsignal(signal.SIGINT)
+    return np.geterr(), np.geterrcall(), [threads() for threads, _ in blas_libraries()], *shown
 
 
 def test_there_are_verbs_to_look_at() -> None:
@@ -95,7 +109,7 @@ def half_written() -> Exception:
 @pytest.mark.parametrize("name", VERBS)
 def test_an_interrupt_leaves_the_state_as_it_was(name: str, pressed: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
     before = state()
-    broken(monkeypatch, VERBS[name], pressed)
+    broken(monkeypatch, VERBS[name], pressed, change_process)
     with pytest.raises(KeyboardInterrupt):
         VERBS[name]()
     assert state() == before
@@ -116,6 +130,24 @@ def test_a_key_pressed_where_errors_are_set_or_put_back_leaves_them_to_the_user(
             with pytest.raises(KeyboardInterrupt):
                 verb()
         assert np.geterr() == before
+
+
+def test_a_key_pressed_where_a_figure_of_a_report_is_done_leaves_the_users_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Pressed:
+        def __init__(self, look: dict[str, Any]) -> None:
+            self.look = look
+
+        def __enter__(self) -> None:
+            plt.rcParams.update(self.look)
+
+        def __exit__(self, *error: object) -> None:
+            raise KeyboardInterrupt
+
+    before = dict(plt.rcParams)
+    monkeypatch.setattr("matplotlib.rc_context", Pressed)
+    with pytest.raises(KeyboardInterrupt):
+        restore_state(draw_figure, "report")(lambda axes: None)
+    assert dict(plt.rcParams) == before
 
 
 def test_an_error_after_an_interrupt_that_the_user_handles_is_that_error() -> None:
