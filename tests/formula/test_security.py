@@ -216,6 +216,6 @@ def test_a_formula_is_read_in_less_than_a_millisecond() -> None:
 
 
 def _seconds(text: str) -> float:
-    start = time.perf_counter()
+    start = time.process_time()
     parse_formula(text)
-    return time.perf_counter() - start
+    return time.process_time() - start

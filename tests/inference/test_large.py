@@ -22,8 +22,8 @@ def test_kenward_roger_of_ten_thousand_subjects_takes_seconds(random: str) -> No
     arm = np.array(list("abc"))[rng.integers(0, 3, groups)][g]
     data = pd.DataFrame({"y": y, "x": x, "arm": arm, "g": g.astype(str), "site": (g % 50).astype(str)})
     fit = blm.LMM(f"y ~ x * arm + {random}", data).fit()
-    begin = time.perf_counter()
+    begin = time.process_time()
     adjusted, plain = fit.tidy(df="kenward-roger"), fit.tidy()
-    assert time.perf_counter() - begin < 5.0
+    assert time.process_time() - begin < 5.0
     np.testing.assert_allclose(adjusted["std_error"], plain["std_error"], rtol=1e-2)
     np.testing.assert_allclose(adjusted["df"], plain["df"], rtol=0.1)

@@ -91,9 +91,9 @@ def test_no_text_is_run(taker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     ids=lambda text: text[:20],
 )
 def test_a_formula_beyond_measure_is_refused_at_once(text: str) -> None:
-    begin = time.perf_counter()
+    begin = time.process_time()
     refused(lambda: fit(f"y ~ {text}"))
-    assert time.perf_counter() - begin < 5.0
+    assert time.process_time() - begin < 5.0
 
 
 @pytest.mark.parametrize(
