@@ -9,6 +9,7 @@ import pytest
 import bayeslmm as blm
 from bayeslmm.errors import BayesLMMError
 from bayeslmm.estimate.estimate import estimate
+from bayeslmm.inference.fixed_effects.degrees_of_freedom import grouping_factors
 from bayeslmm.inference.influence import case_deletions
 from bayeslmm.inference.intervals.batch_refit import refit_many, standardize_response, with_response
 from bayeslmm.inference.intervals.resampling import resampling_factor, without
@@ -60,13 +61,12 @@ def refits_above(seed: int, structured: bool, count: int) -> tuple[list[str], in
             found[f"side by side, {b}"] = float(together.value[b]), one.criterion
         if b in many.index:
             found[f"fit_many, {b}"] = -2.0 * many[b], one.criterion
-    if "g" in design.data:
+    if "g" in {factor.name for factor in grouping_factors(fit.design)}:
         factor = resampling_factor(fit.design, "g")
         for k, left in zip(range(count), case_deletions(fit, factor, refit=True), strict=False):
             one = fitted(model.with_design(without(fit.design, factor.codes == k)), method) if np.isfinite(left.sigma2) else None
             if one is not None:
-                x = one.problem.x(left.problem.theta(left.x))
-                found[f"without level {k}"] = one.problem.criterion.at(x, restricted, order=0).value, one.criterion
+                found[f"without level {k}"] = left.problem.criterion.at(left.x, restricted, order=0).value, one.criterion
     return [name for name, (value, best) in found.items() if value > best + CLOSE], len(found)
 
 

@@ -59,6 +59,18 @@ def test_simulated_errors_follow_R(trial: pd.DataFrame) -> None:
     assert np.allclose(drawn, fit.marginal_cov(trial["USUBJID"][0]), atol=0.12 * drawn.max())
 
 
+@pytest.mark.filterwarnings("ignore::bayeslmm.errors.BayesLMMWarning")
+def test_errors_of_lower_rank_are_simulated() -> None:
+    r = np.random.default_rng(65)
+    g = np.repeat(np.arange(30), 3)
+    data = pd.DataFrame({"g": g, "t": np.tile([0, 1, 2], 30), "x": r.normal(size=90)})
+    data["y"] = np.array([1.0, 2.0, -1.0])[data["t"]] * r.normal(size=30)[g] + (1 + data["x"]) * r.normal(size=30)[g] + data["x"] ** 2
+    fit = blm.LMM("y ~ x + (x || g)", data, residual="fa0(t | g, 1)").fit()
+    drawn, expected = fit.simulate(4000, seed=3).to_numpy()[:3], fit.marginal_cov(0).to_numpy()
+    assert np.allclose(np.cov(drawn), expected, atol=0.12 * np.diag(expected).max())
+    assert np.isfinite(fit.bootstrap(3, seed=1).frame).all().all()
+
+
 def test_parameters_of_a_simulation_are_checked(model: blm.LMM) -> None:
     with pytest.raises(SpecificationError, match="missing: sigma"):
         model.simulate({"alpha": [1, 2], "theta": [1, 0, 1]})

@@ -12,6 +12,7 @@ import pandas as pd
 from bayeslmm._arrays import Array, Codes, Mask, generator
 from bayeslmm._types import IntervalKind, Level, PosteriorNewLevels
 from bayeslmm._validation import require_flag, require_level, require_memory, require_one_of
+from bayeslmm.covariance.linalg import cholesky
 from bayeslmm.data.columns import series_numbers
 from bayeslmm.data.frame import read_table
 from bayeslmm.likelihood.problem import Problem
@@ -87,7 +88,7 @@ def draw_posterior_errors(post: PosteriorData, chosen: Codes, rng: np.random.Gen
         return np.asarray(np.sqrt(error_variance(post, chosen)) * z)
     s, scale, out = design_sigma(post)[chosen, None], _scales(post, chosen), np.empty_like(z)
     for draws, rows, kind, R in _error_blocks(post, chosen):
-        out[draws, rows] = multiply_by_kind(np.linalg.cholesky(R), z[draws, rows][..., None], kind)[..., 0]
+        out[draws, rows] = multiply_by_kind(cholesky(R), z[draws, rows][..., None], kind)[..., 0]
     return s * scale * out
 
 

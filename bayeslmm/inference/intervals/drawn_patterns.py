@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bayeslmm._arrays import Array
+from bayeslmm.covariance.linalg import cholesky
 from bayeslmm.inference.intervals.batch_structured import ELEMENTS, Kinds, ReplicateSums, subject_groups
 from bayeslmm.likelihood.identification import pivoted_root
 from bayeslmm.likelihood.problem import Problem
@@ -87,7 +88,7 @@ class PatternSampler:
         kinds = []
         for own in self.patterns:
             C, k = own.block.shape
-            factors = np.linalg.cholesky(sigma2 * kernel.structure.matrices(x[kernel.residual_part], own.block))
+            factors = cholesky(sigma2 * kernel.structure.matrices(x[kernel.residual_part], own.block))
             XY, YY = np.empty((B, C, k * k, p)), np.empty((B, C, k * k))
             for c, (L, factor) in enumerate(zip(own.root, factors, strict=True)):
                 m, count = L.shape[1], int(own.count[c])

@@ -9,6 +9,7 @@ import numpy as np
 
 from bayeslmm._arrays import Array, Codes, Generator
 from bayeslmm.covariance.base import Covariance
+from bayeslmm.covariance.linalg import cholesky
 from bayeslmm.covariance.scaled import Homogeneous
 from bayeslmm.errors import SpecificationError
 from bayeslmm.likelihood.criterion import CriterionPoint
@@ -166,7 +167,7 @@ class ErrorDraws:
         n = problem.design.nobs
         if problem.design.residual is None:
             return cls(unit_sds(problem, x), (), n)
-        blocks = tuple((rows, np.linalg.cholesky(unit_covariances(problem, x, rows))) for rows in _by_subject(problem))
+        blocks = tuple((rows, cholesky(unit_covariances(problem, x, rows))) for rows in _by_subject(problem))
         return cls(None, blocks, n)
 
     def draw(self, sigma: float, rng: Generator) -> Array:
