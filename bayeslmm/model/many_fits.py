@@ -23,7 +23,7 @@ from bayeslmm.inference.means.linear_functions import estimable_functions
 from bayeslmm.inference.means.multiplicity import adjust_p_values
 from bayeslmm.model.fit import Fit
 from bayeslmm.results.foreign_names import MANY_ATTRIBUTES, known_arguments
-from bayeslmm.results.random_effects import varcorr_frame, varcorr_rows
+from bayeslmm.results.random_effects import residual_rows, varcorr_frame, varcorr_rows
 
 if TYPE_CHECKING:
     from bayeslmm._types import ArrayLike, DfMethod, LikelihoodKind, LinearFunction
@@ -103,7 +103,8 @@ class ResponseBatch:
     def varcorr(self, b: int) -> pd.DataFrame:
         design, sigma = self.model.design, float(self.fits.sigma[b])
         matrices = [sigma**2 * relative for relative in self.model.problem.relative_covariances(self.fits.x[b])]
-        return varcorr_frame(list(varcorr_rows(design.terms, matrices)), sigma * float(np.sqrt(design.weight_scale)))
+        own = np.array([sigma * np.sqrt(design.weight_scale)])
+        return varcorr_frame([*varcorr_rows(design.terms, matrices), *residual_rows(self.model.problem, self.fits.x[b][None], own)])
 
     def glance(self) -> pd.DataFrame:
         design, value = self.model.design, self.fits.value

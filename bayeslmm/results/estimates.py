@@ -17,7 +17,7 @@ from bayeslmm.estimate.error_boundary import vanished_parameters
 from bayeslmm.likelihood.identification import undetermined_parameters
 from bayeslmm.likelihood.prediction import conditional_covariances, conditional_means, conditional_modes
 from bayeslmm.likelihood.structured.residual_covariance import error_covariance, one_sigma, residual_parameters, visit_covariances
-from bayeslmm.results.random_effects import merge_covariances, varcorr_frame, varcorr_rows
+from bayeslmm.results.random_effects import merge_covariances, residual_rows, varcorr_frame, varcorr_rows
 
 if TYPE_CHECKING:
     from bayeslmm._types import ArrayLike, CountingRule, FitMethod, Frame, Seed
@@ -275,10 +275,17 @@ class Estimates:
     def varcorr(self) -> pd.DataFrame:
         """Variances, covariances, standard deviations and correlations: `group, term1, term2, variance, sd, corr`.
 
+        The residual comes last: its one sd, or where variances of the errors differ by visit, those of the visits and their correlations.
+
         >>> fit.varcorr["sd"].round(3).tolist()
         [24.74, 5.922, nan, 25.592]
         """
-        return varcorr_frame(list(varcorr_rows(self.design.terms, self.covariances)), self.sigma)
+        return varcorr_frame(
+            [
+                *varcorr_rows(self.design.terms, self.covariances),
+                *residual_rows(self.problem, self.estimate.x[None], np.array([self._sigma])),
+            ]
+        )
 
     @property
     def R(self) -> pd.DataFrame | dict[str, pd.DataFrame] | None:

@@ -14,6 +14,8 @@ from bayeslmm._arrays import Array
 from bayeslmm.covariance.products import axis_sizes
 from bayeslmm.data.design import RandomTerm
 from bayeslmm.data.frame import text_array
+from bayeslmm.likelihood.problem import Problem
+from bayeslmm.likelihood.structured.residual_covariance import one_sigma, residual_parameters, residual_sets, visit_covariances
 
 DIAGONAL_STRUCTURES = frozenset({"diag", "id"})
 """Structures whose covariances are 0 by construction."""
@@ -95,9 +97,35 @@ def _along(axes: tuple[tuple[int, bool], ...]) -> list[list[int]]:
     return [[level * prod(sizes[k + 1 :]) for level in range(size)] for k, size in enumerate(sizes)]
 
 
-def varcorr_frame(found: Sequence[VarCorrRow], sigma: float) -> pd.DataFrame:
-    """`group, term1, term2, variance, sd, corr`, the residual last."""
-    rows = [*found, VarCorrRow("Residual", "", None, sigma**2, sigma, np.nan)]
+def residual_rows(problem: Problem, x: Array, sigma: Array) -> Iterator[VarCorrRow]:
+    """Variances of the errors, means over draws of x (S, size) and sigma (S,): one, one of each group, or those of visits and pairs."""
+    if one_sigma(problem):
+        yield VarCorrRow("Residual", "", None, float((sigma**2).mean()), float(sigma.mean()), np.nan)
+        return
+    sets = residual_sets(problem)
+    if sets[0].covariance.homogeneous:
+        named = [dict(residual_parameters(problem, *draw)) for draw in zip(x, sigma, strict=True)]
+        for own in sets:
+            sd = np.array([values[own.names[0]] for values in named])
+            yield VarCorrRow(f"Residual{own.suffix}", "", None, float((sd**2).mean()), float(sd.mean()), np.nan)
+        return
+    assert problem.design.residual is not None
+    visits = list(map(str, problem.design.residual.visit_levels))
+    R = np.array([visit_covariances(problem, *draw) for draw in zip(x, sigma, strict=True)])  # (S, groups, m, m)
+    sds = np.sqrt(np.diagonal(R, axis1=-2, axis2=-1))
+    scale = sds[..., :, None] * sds[..., None, :]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        correlations = np.clip(np.where(scale > 0.0, R / scale, np.nan), -1.0, 1.0).mean(0)
+    for own, variance, sd, correlation in zip(sets, R.mean(0), sds.mean(0), correlations, strict=True):
+        group = f"Residual{own.suffix}"
+        for a, visit in enumerate(visits):
+            yield VarCorrRow(group, visit, None, float(variance[a, a]), float(sd[a]), np.nan)
+        for a, b in combinations(range(len(visits)), 2):
+            yield VarCorrRow(group, visits[a], visits[b], float(variance[a, b]), np.nan, float(correlation[a, b]))
+
+
+def varcorr_frame(rows: Sequence[VarCorrRow]) -> pd.DataFrame:
+    """`group, term1, term2, variance, sd, corr`."""
     return pd.DataFrame(
         {
             "group": [row.group for row in rows],

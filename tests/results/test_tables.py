@@ -132,3 +132,25 @@ def test_a_wide_summary_keeps_its_columns() -> None:
     for i in range(1, 8):
         assert float(block[1 + i][column - 5 : column]) == pytest.approx(corr[i, 0], abs=0.0051)
     assert text.count("Residual") == 1
+
+
+@pytest.mark.parametrize("residual", ["us(age | Subject)", "csh(age | Sex / Subject)", "adh(age | Subject)"])
+def test_varcorr_has_the_errors_of_every_visit(residual: str) -> None:
+    fit = blm.LMM("distance ~ age * Sex", blm.load_dataset("nlme/Orthodont"), residual=residual).fit()
+    table = fit.varcorr.fillna({"term2": ""})
+    for group, R in (fit.R if isinstance(fit.R, dict) else {None: fit.R}).items():
+        own = table[table["group"] == ("Residual" if group is None else f"Residual|{group}")]
+        sds = np.sqrt(np.diag(R))
+        assert own["sd"].dropna().tolist() == pytest.approx(sds.tolist())
+        above = np.triu_indices(len(R), 1)
+        assert own["variance"].tolist() == pytest.approx([*sds**2, *R.to_numpy()[above]])
+        assert own["corr"].dropna().tolist() == pytest.approx((R / np.outer(sds, sds)).to_numpy()[above].tolist())
+
+
+def test_varcorr_has_one_row_of_errors_of_one_sd_and_of_each_group() -> None:
+    data = blm.load_dataset("nlme/Orthodont")
+    one = blm.LMM("distance ~ age * Sex", data, residual="ar1(age | Subject)").fit()
+    assert one.varcorr["sd"].tolist() == [one.sigma]
+    each = blm.LMM("distance ~ age * Sex", data, residual="sp_exp(age | Sex / Subject)").fit()
+    assert each.varcorr["group"].tolist() == ["Residual|Male", "Residual|Female"]
+    assert each.varcorr["sd"].tolist() == pytest.approx([each.residual_params["sd|Male"], each.residual_params["sd|Female"]])

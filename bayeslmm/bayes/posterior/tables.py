@@ -24,10 +24,10 @@ from bayeslmm.inference.means.emmeans import scale_and_sd
 from bayeslmm.inference.means.linear_functions import estimable_functions
 from bayeslmm.inference.means.marginal_means import EMMeans, comparison_scale
 from bayeslmm.inference.tidy import require_parameters
-from bayeslmm.likelihood.structured.residual_covariance import innovating_sets, mean_unit_variances, one_sigma, sigma_name, variance_names
+from bayeslmm.likelihood.structured.residual_covariance import innovating_sets, mean_unit_variances, sigma_name, variance_names
 from bayeslmm.results.fitted import add_fixed
 from bayeslmm.results.foreign_names import POSTERIOR_MEANS_ATTRIBUTES, known_arguments
-from bayeslmm.results.random_effects import terms_by_group, told_columns, told_pairs
+from bayeslmm.results.random_effects import residual_rows, terms_by_group, told_columns, told_pairs
 from bayeslmm.results.render import NotedFrame, add_notes
 from bayeslmm.results.response_scale import response_options
 
@@ -208,9 +208,8 @@ def mean_varcorr(post: PosteriorData) -> pd.DataFrame:
             rows += [(group, names[j], None, float(D[:, j, j].mean()), float(sd[:, j].mean()), np.nan) for j in columns]
             for a, b in told_pairs(terms[i]):
                 rows.append((group, names[a], names[b], float(D[:, a, b].mean()), np.nan, float(C[:, a, b].mean())))
-    # errors whose sd differs by visit have no one sigma
-    sigma = post.parameters["sigma"].values if one_sigma(post.problem) else np.full(post.draws.size, np.nan)
-    rows.append(("Residual", None, None, float((sigma**2).mean()), float(sigma.mean()), np.nan))
+    for own in residual_rows(post.problem, post.kernel_points[0], post.parameters["sigma"].values):
+        rows.append((own.group, own.first or None, own.second, own.variance, own.sd, own.corr))
     frame = pd.DataFrame(rows, columns=["group", "term1", "term2", "variance", "sd", "corr"])
     frame["term2"] = text_array(frame["term2"].tolist())
     return frame
