@@ -59,7 +59,6 @@ from bayeslmm.likelihood.prediction import conditional_means, conditional_modes
 from bayeslmm.likelihood.problem import Problem, by_sums
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel, RandomEffectsState, RowState
 from bayeslmm.likelihood.structured.residual_covariance import is_lost_in_rounding, mean_unit_variance, typical_sd
-from bayeslmm.likelihood.structured.row_reduction import reduce_rows
 from bayeslmm.likelihood.threads import one_thread
 
 PREDICTED_DECREASE = 1e-8
@@ -268,14 +267,6 @@ ERROR_STARTS = 2
 
 
 def _search(problem: Problem, restricted: bool, start: Array | None, near: bool = False) -> tuple[Outcome[CriterionPoint], BoundaryCheck]:
-    reduced = reduce_rows(problem)
-    if reduced is None:
-        return _search_rows(problem, restricted, start, near)
-    outcome, certificate = _search_rows(reduced, restricted, start, near)
-    return replace(outcome, point=problem.criterion.at(outcome.point.x, restricted)), certificate
-
-
-def _search_rows(problem: Problem, restricted: bool, start: Array | None, near: bool) -> tuple[Outcome[CriterionPoint], BoundaryCheck]:
     # a criterion of n rows is known to about n roundings: what is left to gain below that could not be seen, and moves no parameter
     tolerance = max(DECREASE_TOLERANCE, 2.0 * MACHINE_EPSILON * problem.criterion.n)
     path: list[tuple[Array, float]] = []

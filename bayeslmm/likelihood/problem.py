@@ -31,6 +31,7 @@ from bayeslmm.likelihood.structured.blocks import (
     pool_by_pattern,
 )
 from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel, SubjectData, TermColumns
+from bayeslmm.likelihood.structured.low_rank import LowRankKernel, is_low_rank
 from bayeslmm.likelihood.structured.residual_structure import (
     GroupedStructure,
     IndependentErrors,
@@ -360,9 +361,11 @@ def _structured_problem(design: Design, standardization: Standardization, fitted
         TermColumns(m.apply(t.Z), t.group.codes, len(t.group.levels), t.relationship)
         for t, m in zip(design.terms, standardization.maps, strict=True)
     )
-    rows, groups, row_batches = _blocks(design, Xy)
+    low_rank = is_low_rank(design)
+    rows, groups, row_batches = _blocks(design, Xy, dense=not low_rank)
     parameters = random_parameters([(t.covariance, m) for t, m in zip(design.terms, standardization.maps, strict=True)], factors_of(design))
-    kernel = BlockDiagonalKernel(parameters, structure, variance, SubjectData(Xy, terms, log_scale, rows, groups, row_batches, n))
+    made = LowRankKernel if low_rank else BlockDiagonalKernel
+    kernel = made(parameters, structure, variance, SubjectData(Xy, terms, log_scale, rows, groups, row_batches, n))
     residual = Xy[:, p] if log_scale is None else Xy[:, p] / np.exp(log_scale)
     start = np.concatenate(
         [
@@ -395,10 +398,10 @@ def problem_from_patterns(
     return Problem(design, standardization, criterion, parameters, partial(range_start, criterion, kernel, start))
 
 
-def _blocks(design: Design, Xy: Array) -> tuple[tuple[RowBatch, ...], tuple[PooledBatch, ...], tuple[RowBatch, ...]]:
+def _blocks(design: Design, Xy: Array, *, dense: bool) -> tuple[tuple[RowBatch, ...], tuple[PooledBatch, ...], tuple[RowBatch, ...]]:
     """Blocks to be worked on row by row, those pooled by pattern, and the rows behind these."""
     rows, groups, row_batches = [], [], []
-    for index in order_rows(design, independent_blocks(design)):
+    for index in order_rows(design, independent_blocks(design), dense=dense):
         batch = RowBatch(index, block_of(design, index))
         together = pool_by_pattern(design, index, Xy[index]) if is_poolable(design) else None
         if together is None:

@@ -474,7 +474,7 @@ def with_solution(state: State, found: MarginalCoefficients) -> State:
     if isinstance(state, RandomEffectsState):
         return RandomEffectsState(state.parameters, state.x, replace(state.levels, solution=found.solution))
     assert isinstance(state, BlockDiagonalState)
-    return BlockDiagonalState(state.kernel, state.x, found.solution, state.rows, state.pooled, state.slopes)
+    return state.with_solution(found.solution)
 
 
 def kernel_for_many_points(problem: Problem) -> Kernel:

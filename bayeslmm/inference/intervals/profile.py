@@ -40,7 +40,6 @@ from bayeslmm.inference.intervals.parameters import (
 from bayeslmm.inference.intervals.profile_constraints import CoefficientConstraint, Constraint, constraint_of, joint_criterion
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.structured.residual_covariance import parameter_units
-from bayeslmm.likelihood.structured.row_reduction import reduce_rows
 from bayeslmm.results.estimates import Estimates
 from bayeslmm.results.foreign_names import known_arguments
 from bayeslmm.results.render import html_of_frame
@@ -393,7 +392,6 @@ def profile_origin(fit: Estimates, criterion: LikelihoodKind) -> ProfileOrigin:
     require_one_of(criterion, get_args(LikelihoodKind), "criterion")
     problem = fit.problem
     found = fit.estimate if fit.method == criterion else estimate(problem, "ML" if criterion == "ML" else "REML", start=fit.estimate.x)
-    problem = reduce_rows(problem) or problem
     restricted = criterion == "REML"
     point = problem.criterion.at(found.x, restricted, order=0)
     tau = np.append(found.x, 0.5 * np.log(point.sigma2))

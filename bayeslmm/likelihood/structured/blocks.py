@@ -78,15 +78,15 @@ def _too_many_together(design: Design, rows: int) -> SizeError:
     return SizeError(what, where, remedy)
 
 
-def order_rows(design: Design, cluster: Codes) -> list[Codes]:
-    """(B, k) row positions for every block size, rows of a block by subject and visit."""
+def order_rows(design: Design, cluster: Codes, *, dense: bool = True) -> list[Codes]:
+    """(B, k) row positions for every block size, rows of a block by subject and visit; dense : V of a block is worked on whole."""
     subject = cluster if design.residual is None else design.residual.subject.codes
     visit = np.zeros(len(cluster), np.int64)
     if design.residual is not None and design.residual.visit is not None:
         visit = design.residual.visit
     order = np.lexsort((np.arange(len(cluster)), visit, subject, cluster))
     sizes = np.bincount(cluster)
-    if sizes.max() > TUNING.structured_rows:
+    if dense and sizes.max() > TUNING.structured_rows:
         raise _too_many_together(design, int(sizes.max()))
     starts = np.concatenate([[0], np.cumsum(sizes)])
     found = []

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.linalg import lapack
 
 from bayeslmm._arrays import Array, Codes, symmetric
@@ -147,7 +148,7 @@ def _factorize_apart(R: Array, effects: list[Array]) -> tuple[Array, Array]:
     return logdet, shrink[..., None] * rotated
 
 
-def _effects(term: TermColumns, rows: Codes, ZT: Array) -> Array:
+def level_columns(term: TermColumns, rows: Codes, ZT: Array) -> Array:
     """Z T of some blocks as a column for each level and effect, (B, k, m q): levels in the order of the first rows that have them."""
     B, k, q = ZT.shape
     codes = term.codes[rows]
@@ -161,8 +162,10 @@ def _effects(term: TermColumns, rows: Codes, ZT: Array) -> Array:
 
 def _number_levels(codes: Codes) -> Codes:
     """The levels of every block (B, k) numbered from 0 in the order of the first rows that have them."""
-    first = (codes[:, :, None] == codes[:, None, :]).argmax(axis=-1)
-    return np.take_along_axis((first == np.arange(codes.shape[1])).cumsum(axis=-1) - 1, first, axis=-1)
+    each = codes + (int(codes.max()) + 1) * np.arange(len(codes))[:, None]
+    first, which = np.unique(each, return_index=True, return_inverse=True)[1:]
+    place = np.argsort(np.argsort(first))[which.reshape(codes.shape)]
+    return np.asarray(place - place[:, :1])
 
 
 def level_mask(term: TermColumns, rows: Codes) -> Array:
@@ -186,8 +189,18 @@ class BlockDiagonalState:
         slopes: Array,
     ) -> None:
         self.kernel, self.x, self.solution = kernel, x, solution
-        self.rows, self.pooled, self.slopes = rows, pooled, slopes
+        self.pooled, self.slopes = pooled, slopes
+        self._rows = rows
         self._kept: dict[bool, tuple[list[Array], list[Array]]] = {}
+
+    @property
+    def rows(self) -> list[StructuredBlockFactor]:
+        """The blocks that were not added up."""
+        return self._rows
+
+    def with_solution(self, solution: Solution) -> BlockDiagonalState:
+        """The same with another profile in alpha, as of a penalised one."""
+        return BlockDiagonalState(self.kernel, self.x, solution, self.rows, self.pooled, self.slopes)
 
     @property
     def _states(self) -> list[StructuredBlockFactor | PooledBlockFactor]:
@@ -215,31 +228,32 @@ class BlockDiagonalState:
     @cached_property
     def row_states(self) -> list[StructuredBlockFactor]:
         """All rows in their blocks, those of pooled subjects too."""
-        return [*self.rows, *self._factorize_pooled(self.kernel.data.pooled_rows)]
+        return [*self.rows, *self._factorize(self.kernel.data.pooled_rows)]
 
     def blocks_of(self, rows: Codes) -> list[StructuredBlockFactor]:
         """The blocks of `row_states` that some rows are in."""
         asked = np.zeros(self.kernel.data.n, np.bool_)
         asked[rows] = True
+        pooled = [(batch, np.flatnonzero(asked[batch.rows].any(axis=1))) for batch in self.kernel.data.pooled_rows]
+        return [*self._held_blocks(asked), *self._factorize([batch.part(own) for batch, own in pooled if len(own)])]
 
-        def touched(batch: RowBatch) -> Codes:
-            return np.flatnonzero(asked[batch.rows].any(axis=1))
+    def _held_blocks(self, asked: NDArray[np.bool_]) -> list[StructuredBlockFactor]:
+        """Those of `rows` that have some of the rows asked for, (n,)."""
+        touched = [(state, np.flatnonzero(asked[state.batch.rows].any(axis=1))) for state in self.rows]
+        return [state.part(own) for state, own in touched if len(own)]
 
-        held = [state.part(own) for state in self.rows if len(own := touched(state.batch))]
-        pooled = [batch.part(own) for batch in self.kernel.data.pooled_rows if len(own := touched(batch))]
-        return [*held, *self._factorize_pooled(pooled)]
-
-    def _factorize_pooled(self, batches: Sequence[RowBatch]) -> list[StructuredBlockFactor]:
-        log_scale, T = self.kernel.log_scale(self.x)[0], self.kernel.random_factors(self.x)
-        whole = self.kernel.structure.set_matrices(self.phi)
-        return [self.kernel.factorize(batch, self.phi, T, log_scale, whole)[0] for batch in batches]
+    def _factorize(self, batches: Sequence[RowBatch]) -> list[StructuredBlockFactor]:
+        kernel, (log_scale, _) = self.kernel, self.kernel.log_scale(self.x)
+        T, whole = kernel.random_factors(self.x), kernel.structure.set_matrices(self.phi)
+        apart = kernel.hides_errors(T, self.phi, log_scale, whole)
+        return [kernel.factorize(batch, self.phi, T, log_scale, whole, apart=apart)[0] for batch in batches]
 
     @cached_property
     def positions(self) -> tuple[Codes, Codes]:
         """The batch of `row_states` that each row is in and its position there, block after block, (n,) each."""
         batch, position = np.empty((2, self.kernel.data.n), np.int64)
-        for number, state in enumerate(self.row_states):
-            rows = state.batch.rows.ravel()
+        for number, part in enumerate((*self.kernel.data.rows, *self.kernel.data.pooled_rows)):
+            rows = part.rows.ravel()
             batch[rows], position[rows] = number, np.arange(len(rows))
         return batch, position
 
@@ -282,12 +296,7 @@ class BlockDiagonalState:
 
     def _contract(self, adjoints: list[Array]) -> Array:
         kernel, out = self.kernel, np.zeros(self.kernel.size)
-        blocks = self.random_adjoints(adjoints)
-        if blocks:
-            T = kernel.random.blocks(self.x[None])
-            out[: kernel.random.size] = kernel.random.chain(
-                kernel.random.derivatives(self.x[None]), [2.0 * (G @ t[0])[None] for G, t in zip(blocks, T, strict=True)]
-            )[0]
+        self._chain_random(self.random_adjoints(adjoints), out)
         phi, residual, variance = self.phi, out[kernel.residual_part], out[kernel.variance_part]
         for state, adjoint in zip(self._states, adjoints, strict=True) if len(residual) or len(variance) else ():
             if isinstance(state, StructuredBlockFactor):
@@ -298,6 +307,14 @@ class BlockDiagonalState:
                 moved = 2.0 * (adjoint * state.R).sum(-1)
                 variance += np.einsum("ibk,bk->i", self.slopes[:, state.batch.rows], moved)
         return out
+
+    def _chain_random(self, blocks: list[Array], out: Array) -> None:
+        """Fill in what the parameters of random effects move; blocks : `random_adjoints`."""
+        random = self.kernel.random
+        if blocks:
+            T = random.blocks(self.x[None])
+            moved = [2.0 * (G @ t[0])[None] for G, t in zip(blocks, T, strict=True)]
+            out[: random.size] = random.chain(random.derivatives(self.x[None]), moved)[0]
 
     def random_adjoints(self, adjoints: list[Array]) -> list[Array]:
         """sum over levels of Z' adjoint Z for every factor, in the order of the kernel's factors, (q, q)."""
@@ -320,16 +337,18 @@ class BlockDiagonalState:
     def _whitened_effects(self, state: StructuredBlockFactor, term: int, Z: Array) -> Array:
         """root Z of every level of a term's factor, (B, k, m q)."""
         assert state.root is not None
-        return np.asarray(state.root @ _effects(self.kernel.data.terms[term], state.batch.rows, Z))
+        return np.asarray(state.root @ level_columns(self.kernel.data.terms[term], state.batch.rows, Z))
 
     def sigma_gradients(self, restricted: bool, sigma2: float) -> list[Array]:
-        logdets, squares = self.adjoints(restricted)
-        whole = self.random_adjoints([a - b / sigma2 for a, b in zip(logdets, squares, strict=True)])
         G: dict[int, Array] = {}
-        for factor, g in zip(self.kernel.random.factors, whole, strict=True):
+        for factor, g in zip(self.kernel.random.factors, self._random_moments(restricted, sigma2), strict=True):
             for i, own in zip(factor.terms, factor.slices, strict=True):
                 G[i] = 0.5 * (g[own, own] + g[own, own].T)
         return [G[i] for i in range(len(G))]
+
+    def _random_moments(self, restricted: bool, sigma2: float) -> list[Array]:
+        logdets, squares = self.adjoints(restricted)
+        return self.random_adjoints([a - b / sigma2 for a, b in zip(logdets, squares, strict=True)])
 
     def newton_matrix(self, restricted: bool, sigma2: float, df: int) -> Array:
         """Expected information of x with sigma profiled out, and the curvature that a sign-free scale needs at 0."""
@@ -414,13 +433,17 @@ class BlockDiagonalState:
 
     def _add_large_scores(self, total: Array, state: StructuredBlockFactor, i: int) -> None:
         """The scores of a batch, added to those of a term, by root Z: V^-1 rounds what is left of large effects."""
-        term = self.kernel.data.terms[i]
         effects = self._whitened_effects(state, i, state.Z[i])
         found = np.einsum("bkc,bk->bc", effects, state.whitened @ self.v).reshape(len(effects), -1, len(total))
+        self._add_level_scores(total, state.batch.rows, i, found)
+
+    def _add_level_scores(self, total: Array, rows: Codes, i: int, found: Array) -> None:
+        """Scores (B, levels, q) of the levels of a term in some blocks of rows (B, k), added to those of all levels (q, K)."""
+        term = self.kernel.data.terms[i]
         if term.relationship is not None:  # columns of its root
             total += np.linalg.solve(np.linalg.cholesky(term.relationship).T, found.sum(axis=0)).T
             return
-        codes = term.codes[state.batch.rows]
+        codes = term.codes[rows]
         level = np.full(found.shape[:2], -1)
         np.put_along_axis(level, _number_levels(codes), codes, axis=1)
         block, place = np.nonzero(level >= 0)
@@ -498,7 +521,7 @@ class BlockDiagonalKernel:
         Xy = np.zeros((self.data.r, self.data.r))
         rows, pooled = [], []
         whole = self.structure.set_matrices(phi)
-        apart = self._hides_errors(T, phi, log_scale, whole)
+        apart = self.hides_errors(T, phi, log_scale, whole)
         for batch in self.data.rows:
             state, part = self.factorize(batch, phi, T, log_scale, whole, apart=apart)
             rows.append(state)
@@ -517,7 +540,7 @@ class BlockDiagonalKernel:
             solution = solve_Xy(np.array([logdet]), 0.5 * (Xy + Xy.T)[None])
         return BlockDiagonalState(self, x, solution, rows, pooled, slopes)
 
-    def _hides_errors(self, factors: list[Array], phi: Array, log_scale: Array | None, whole: Array) -> bool:
+    def hides_errors(self, factors: list[Array], phi: Array, log_scale: Array | None, whole: Array) -> bool:
         """Whether the random effects of a row are so large beside its error that V as a sum would lose it."""
         if not any(T.size and np.abs(T).max() > 1.0 for T in factors):
             return False  # asked at every evaluation, and hardly ever more than this
@@ -550,7 +573,7 @@ class BlockDiagonalKernel:
         links, ZT = [level_mask(term, batch.rows) for term in self.data.terms], [z @ T for z, T in zip(Z, factors, strict=True)]
         root = None
         if apart:
-            effects = [_effects(term, batch.rows, own) for term, own in zip(self.data.terms, ZT, strict=True)]
+            effects = [level_columns(term, batch.rows, own) for term, own in zip(self.data.terms, ZT, strict=True)]
             logdet, root = _factorize_apart(R, effects)
             inverse = root.swapaxes(-1, -2) @ root
         else:

@@ -1,0 +1,229 @@
+"""Independent errors of unequal variance beside random effects: V0 = I + W W' of every block by the QR decomposition of [W; I].
+
+Rows are divided by the sds of their errors; W (k, m) has the random effects of the levels of a block, times their factor T. With
+
+    | W  A |       | R11  R12 |
+    | I  0 | = Q * |  0   A~  |      log |V0| = log |R11' R11|,  A' V0^-1 C = A~' C~,  V0^-1 A = the first k rows of [A - W B; -B]
+
+for B = R11^-1 R12, a block of k rows costs k m^2 and not k^3, and neither the errors nor the random effects are rounded in the size of the
+other. What asks for V0^-1 itself finds it in dense blocks, as those of other errors have it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bayeslmm._arrays import Array
+from bayeslmm.data.design import Design
+from bayeslmm.errors import SizeError
+from bayeslmm.likelihood.kernel import TUNING, Solution, solve_rows
+from bayeslmm.likelihood.structured.blocks import RowBatch, independent_blocks
+from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel, BlockDiagonalState, StructuredBlockFactor, level_columns
+
+WORTH = 4.0
+"""How many times less the work of all blocks has to be."""
+
+
+def is_low_rank(design: Design) -> bool:
+    """Whether errors are independent and blocks have so few random effects that they cost less by these than by their rows."""
+    if design.residual is not None or not design.terms:
+        return False
+    block = independent_blocks(design)
+    rows = np.bincount(block).astype(float)
+    columns = np.full(len(rows), float(design.X.shape[1] + 1))
+    for term in design.terms:
+        if term.relationship is not None:
+            columns += len(term.group.levels) * term.Z.shape[1]
+            continue
+        first = np.unique(term.group.codes, return_index=True)[1]
+        columns += term.Z.shape[1] * np.bincount(block[first], minlength=len(rows))
+    low = float((rows * columns**2).sum())
+    return low * WORTH < float((rows**3).sum()) and low < float(TUNING.structured_rows) ** 3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LowRankBlocks:
+    """One batch of blocks at one x, in scaled rows.
+
+    F : (B, k, levels, q) of every factor, the columns of a level next to each other; U : (B, k, r) [X y]
+    W : (B, k, m), H : (B, k, m) = W R11^-1 with V0^-1 = I - H H'; inverse : (B, m, m) R11^-1
+    """
+
+    batch: RowBatch
+    F: tuple[Array, ...]
+    U: Array
+    W: Array
+    H: Array
+    inverse: Array
+
+    def whiten(self, A: Array) -> Array:
+        """[A - W B; -B] for columns A (B, k, a) of the rows, (B, k + m, a)."""
+        B = self.inverse @ (self.H.swapaxes(-1, -2) @ A)
+        return np.concatenate([A - self.W @ B, -B], axis=1)
+
+
+class LowRankState(BlockDiagonalState):
+    """One evaluation at one x; dense blocks are made where something asks for them."""
+
+    kernel: LowRankKernel
+
+    def __init__(self, kernel: LowRankKernel, x: Array, solution: Solution, blocks: Sequence[LowRankBlocks], slopes: Array) -> None:
+        super().__init__(kernel, x, solution, [], [], slopes)
+        self.blocks = blocks
+
+    def with_solution(self, solution: Solution) -> LowRankState:
+        return LowRankState(self.kernel, self.x, solution, self.blocks, self.slopes)
+
+    @property
+    def n(self) -> float:
+        return float(self.kernel.data.n)
+
+    @cached_property
+    def rows(self) -> list[StructuredBlockFactor]:
+        most = max(batch.rows.shape[1] for batch in self.kernel.data.rows)
+        if most > TUNING.structured_rows:
+            what = f"this needs the covariance matrix of all rows that random effects tie together: {most:,}"
+            remedy = f"df='satterthwaite' does without it; or fit a sample with at most {TUNING.structured_rows:,} rows of each level"
+            raise SizeError(what, "variance= beside random effects", remedy)
+        return self._factorize(self.kernel.data.rows)
+
+    def _held_blocks(self, asked: NDArray[np.bool_]) -> list[StructuredBlockFactor]:
+        touched = [(batch, np.flatnonzero(asked[batch.rows].any(axis=1))) for batch in self.kernel.data.rows]
+        return self._factorize([batch.part(own) for batch, own in touched if len(own)])
+
+    @cached_property
+    def _whitened(self) -> list[tuple[Array, list[Array]]]:
+        """[X y] and every F of each batch, whitened: (B, k + m, r) and (B, k + m, levels q)."""
+        found = []
+        for part in self.blocks:
+            flat = [F.reshape(*F.shape[:2], -1) for F in part.F]
+            white = part.whiten(np.concatenate([part.U, *flat], axis=-1))
+            pieces = np.split(white, np.cumsum([part.U.shape[-1], *(own.shape[-1] for own in flat)])[:-1], axis=-1)
+            found.append((pieces[0], pieces[1:]))
+        return found
+
+    @cached_property
+    def residual_scores(self) -> list[Array]:
+        return [(white @ self.v)[:, : part.U.shape[1]] for part, (white, _) in zip(self.blocks, self._whitened, strict=True)]
+
+    def _moments(self, restricted: bool) -> list[tuple[list[Array], Array]]:
+        """Of d logdet and of e e': what they make of the levels of every factor, (q, q) each, and of the variance function's parameters."""
+        p, factors = self.kernel.data.r - 1, self.kernel.random.factors
+        logdets, squares = ([np.zeros((f.q, f.q)) for f in factors] for _ in range(2))
+        moved = np.zeros((2, self.kernel.data.n))
+        Q = self.solution.information_inverse[0]
+        for part, (U, Fs) in zip(self.blocks, self._whitened, strict=True):
+            X, e, k = U[..., :p], U @ self.v, part.U.shape[1]
+            for f, F in enumerate(Fs):
+                q = factors[f].q
+                whole = np.concatenate([X, e[..., None]], axis=-1).swapaxes(-1, -2) @ F
+                levels = whole.reshape(len(F), p + 1, -1, q)
+                own = F.reshape(*F.shape[:2], -1, q)
+                logdets[f] += np.einsum("bkla,bklc->ac", own, own, optimize=True)
+                if restricted:
+                    logdets[f] -= np.einsum("bxla,xz,bzlc->ac", levels[:, :p], Q, levels[:, :p], optimize=True)
+                squares[f] += np.einsum("bla,blc->ac", levels[:, p], levels[:, p])
+            rows = part.batch.rows
+            moved[0, rows] = 1.0 - (part.H**2).sum(-1)
+            if restricted:
+                moved[0, rows] -= ((X[:, :k] @ Q) * X[:, :k]).sum(-1)
+            moved[1, rows] = e[:, :k] ** 2
+        both = 2.0 * self.slopes @ moved.T
+        return [(logdets, both[:, 0]), (squares, both[:, 1])]
+
+    def _gathered(self, moments: tuple[list[Array], Array]) -> Array:
+        blocks, variance = moments
+        out = np.zeros(self.kernel.size)
+        self._chain_random(blocks, out)
+        out[self.kernel.variance_part] = variance
+        return out
+
+    def gradients(self, restricted: bool) -> tuple[Array, Array]:
+        logdets, squares = self._moments(restricted)
+        return self._gathered(logdets)[None], -self._gathered(squares)[None]
+
+    def gradient(self, restricted: bool, sigma2: float) -> Array:
+        logdets, squares = self._moments(restricted)
+        return self._gathered(logdets) - self._gathered(squares) / sigma2
+
+    def _random_moments(self, restricted: bool, sigma2: float) -> list[Array]:
+        (logdets, _), (squares, _) = self._moments(restricted)
+        return [a - b / sigma2 for a, b in zip(logdets, squares, strict=True)]
+
+    def expected_information(self) -> tuple[Array, Array]:
+        kernel, random = self.kernel, self.kernel.random
+        total, trace = np.zeros((kernel.size, kernel.size)), np.zeros(kernel.size)
+        moves = [term.covariance.matrix_derivative(self.x[term.part]) for term in random.terms]
+        where = [(f, i, own) for f, factor in enumerate(random.factors) for i, own in zip(factor.terms, factor.slices, strict=True)]
+        variance = kernel.variance_part
+        for part, (_, Fs) in zip(self.blocks, self._whitened, strict=True):
+            k, shaped = part.U.shape[1], [F.reshape(*F.shape[:2], -1, random.factors[f].q) for f, F in enumerate(Fs)]
+            slope = self.slopes[:, part.batch.rows]
+            for f, i, own in where:
+                mine, dSigma, F = random.terms[i].part, moves[i], shaped[f][..., own]
+                trace[mine] += np.einsum("bkla,bklc,iac->i", F, F, dSigma, optimize=True)
+                scores = np.einsum("bkla,bklc,iac->bki", F[:, :k], F[:, :k], dSigma, optimize=True)
+                total[mine, variance] += 2.0 * np.einsum("bki,jbk->ij", scores, slope)
+                for g, j, other in where[: where.index((f, i, own)) + 1]:
+                    G = shaped[g][..., other]
+                    C = F.reshape(*F.shape[:2], -1).swapaxes(-1, -2) @ G.reshape(*G.shape[:2], -1)
+                    flat = C.reshape(len(C), *F.shape[2:], *G.shape[2:]).swapaxes(2, 3).reshape(-1, F.shape[-1] * G.shape[-1])
+                    products = (flat.T @ flat).reshape((F.shape[-1], G.shape[-1]) * 2)  # sum over pairs of levels of C_ac C_bd
+                    total[mine, random.terms[j].part] += np.einsum("acbd,iab,jcd->ij", products, dSigma, moves[j], optimize=True)
+            if kernel.variance.size:
+                h = 1.0 - (part.H**2).sum(-1)
+                trace[variance] += 2.0 * np.einsum("jbk,bk->j", slope, h)
+                inner = np.einsum("bkm,jbk,bkn->jbmn", part.H, slope, part.H, optimize=True).reshape(len(slope), -1)
+                own_rows = np.einsum("ibk,jbk,bk->ij", slope, slope, 2.0 * h - 1.0, optimize=True)
+                total[variance, variance] += 4.0 * (own_rows + inner @ inner.T)
+        # one order of every two different terms was added, and of a term and the variance function
+        whole = total + total.T
+        for same in (*(term.part for term in random.terms), variance):
+            whole[same, same] = total[same, same]
+        return whole, trace
+
+    def scores(self) -> list[Array]:
+        found = [np.zeros((t.Z.shape[1], t.K)) for t in self.kernel.data.terms]
+        for part, (U, Fs) in zip(self.blocks, self._whitened, strict=True):
+            e = U @ self.v
+            for factor, F in zip(self.kernel.random.factors, Fs, strict=True):
+                levels = np.einsum("bkc,bk->bc", F, e).reshape(len(F), -1, factor.q)
+                for i, own in zip(factor.terms, factor.slices, strict=True):
+                    self._add_level_scores(found[i], part.batch.rows, i, levels[..., own])
+        return found
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LowRankKernel(BlockDiagonalKernel):
+    """Independent errors whose sds are a function of parameters, beside random effects."""
+
+    def evaluate_one(self, x: Array) -> LowRankState:
+        log_scale, slopes = self.log_scale(x)
+        logdet = 0.0 if log_scale is None else 2.0 * float(log_scale.sum())
+        scale = None if log_scale is None else np.exp(-log_scale)
+        Ts, blocks, reduced = [T[0] for T in self.random.blocks(x[None])], [], []
+        for batch in self.data.rows:
+            rows, (B, k) = batch.rows, batch.rows.shape
+            divisor = np.ones((B, k, 1)) if scale is None else scale[rows][..., None]
+            U = self.data.Xy[rows] * divisor
+            F = []
+            for factor in self.random.factors:
+                Z = np.concatenate([self.data.terms[i].Z[rows] for i in factor.terms], axis=-1) * divisor
+                columns = level_columns(self.data.terms[factor.terms[0]], rows, Z)
+                F.append(columns.reshape(B, k, -1, factor.q))
+            W = np.concatenate([(own @ T).reshape(B, k, -1) for own, T in zip(F, Ts, strict=True)], axis=-1)
+            m, r = W.shape[-1], U.shape[-1]
+            stacked = np.zeros((B, k + m, m + r))
+            stacked[:, :k, :m], stacked[:, :k, m:] = W, U
+            stacked[:, k:, :m] = np.eye(m)
+            R = np.linalg.qr(stacked, mode="r")
+            inverse = np.linalg.inv(R[:, :m, :m])
+            logdet += 2.0 * float(np.log(np.abs(np.diagonal(R[:, :m, :m], axis1=-2, axis2=-1))).sum())
+            reduced.append(R[:, m:, m:].reshape(-1, r))
+            blocks.append(LowRankBlocks(batch, tuple(F), U, W, W @ inverse, inverse))
+        return LowRankState(self, x, solve_rows(logdet, np.concatenate(reduced)), blocks, slopes)
