@@ -1,41 +1,93 @@
-"""fa0(q) of fewer factors than columns: a covariance of low rank, fitted over any number of columns."""
+"""Independent errors of unequal variance beside random effects: low-rank blocks have the likelihood and derivatives of dense ones."""
 
 from __future__ import annotations
+
+from dataclasses import fields, replace
 
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.optimize import minimize
 
 import bayeslmm as blm
+from bayeslmm.likelihood.structured import low_rank
+from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel
+from bayeslmm.likelihood.structured.low_rank import LowRankKernel
+
+TERMS = (
+    "(1 | g)",
+    "(x | g)",
+    "(x || g)",
+    "(1 | g / b)",
+    "(1 | g) + (1 | h)",
+    "(x | g) + (0 + v | h)",
+    "(1 + x | g) + (1 | b)",
+    "diag(k | g)",
+    "cs(0 + k | g)",
+    "(1 | g) + (x | g:h)",
+)
+VARIANCES = ("ident(k)", "power(v)", "exp(x)", "const_power(v)", "ident(k) * power(v)", "exp(x | k)")
 
 
-def visits(seed: int, q: int) -> pd.DataFrame:
+def unequal(seed: int) -> blm.LMM:
     rng = np.random.default_rng(seed)
-    loadings = rng.uniform(0.5, 1.5, q)
-    y = rng.normal(size=(20, 1)) * loadings + 0.5 * rng.normal(size=(20, q))
-    return pd.DataFrame({"id": np.repeat([f"s{i}" for i in range(20)], q), "v": np.tile([f"v{k}" for k in range(q)], 20), "y": y.ravel()})
+    n = int(rng.integers(20, 120))
+    data = pd.DataFrame({"g": rng.integers(0, rng.integers(2, 6), n), "h": rng.integers(0, 4, n), "k": rng.choice(list("abc"), n)})
+    data = data.assign(
+        b=data["g"] * 10 + rng.integers(0, 3, n), x=rng.normal(size=n), v=rng.uniform(0.5, 3.0, n), w=rng.uniform(0.5, 2.0, n)
+    )
+    data["y"] = 10.0 ** rng.uniform(-3, 3) * (data["x"] + rng.normal(size=6)[data["g"]] + rng.normal(size=n))
+    term, variance, options = TERMS[seed % len(TERMS)], VARIANCES[seed % len(VARIANCES)], {}
+    if rng.random() < 0.4:
+        options["weights"] = "w"
+    if term == "(1 | g)":
+        levels = sorted(data["g"].unique())
+        options["relationship"] = {"g": pd.DataFrame(0.5 * np.eye(len(levels)) + 0.5, levels, levels)}
+    return blm.LMM(f"y ~ x + k + {term}", data, variance=variance, check="warn", **options)
 
 
-@pytest.mark.parametrize("q", [2, 3, 5])
-@pytest.mark.parametrize("seed", [1, 2])
-def test_one_factor_beside_independent_errors(seed: int, q: int) -> None:
-    data = visits(seed, q)
-    fit = blm.LMM("y ~ v + fa0(0 + v | id, 1)", data).fit()
-    assert fit.converged and not fit.singular and not any(name.startswith("singular") for name in fit.checks)
-    wide = data.y.to_numpy().reshape(20, q)
-    S = np.cov(wide.T)
-
-    def value(theta: np.ndarray) -> float:
-        V = np.outer(theta[:q], theta[:q]) + np.exp(2 * theta[q]) * np.eye(q)
-        return float(19 * (np.linalg.slogdet(V)[1] + np.trace(np.linalg.solve(V, S))))
-
-    starts = [np.append(np.full(q, s), np.log(0.5)) for s in (0.5, 1.0, 2.0)]
-    best = min((minimize(value, start, method="BFGS", options={"gtol": 1e-7}) for start in starts), key=lambda found: found.fun)
-    constant = 19 * q * np.log(2 * np.pi) + q * np.log(20)
-    assert fit.criterion == pytest.approx(best.fun + constant, abs=1e-5)
+def largest_gap(found: list[np.ndarray], right: list[np.ndarray]) -> float:
+    return max(float(np.abs(a - b).max() / (1.0 + np.abs(b).max())) for a, b in zip(found, right, strict=True))
 
 
-def test_a_full_factor_is_still_told_from_nothing() -> None:
-    with pytest.raises(blm.errors.IdentifiabilityError):
-        blm.LMM("y ~ v + fa0(0 + v | id, 3)", visits(1, 3)).fit()
+@pytest.mark.filterwarnings("ignore::bayeslmm.errors.BayesLMMWarning")
+@pytest.mark.parametrize("seed", [*range(10), *(pytest.param(s, marks=pytest.mark.slow) for s in range(10, 150))])
+def test_low_rank_blocks_are_dense_ones(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(low_rank, "WORTH", 1e-9)
+    problem, rng = unequal(seed).problem, np.random.default_rng(seed)
+    kernel = problem.criterion.kernel
+    assert isinstance(kernel, LowRankKernel)
+    dense = replace(problem.criterion, kernel=BlockDiagonalKernel(*(getattr(kernel, own.name) for own in fields(kernel))))
+    random = np.arange(problem.size) < problem.random.size
+    for scale in (0.3, 1.0, 30.0):
+        x = np.where(random, scale, 0.3) * rng.normal(size=problem.size)
+        for restricted in (True, False):
+            found, right = problem.criterion.at(x, restricted), dense.at(x, restricted)
+            assert found.value == pytest.approx(right.value, rel=1e-10)
+            assert largest_gap([found.gradient], [right.gradient]) < 1e-9
+            size = np.sqrt(np.abs(np.diagonal(right.hessian))) + 1e-3
+            assert largest_gap([found.hessian / np.outer(size, size)], [right.hessian / np.outer(size, size)]) < 1e-6
+            assert largest_gap(found.state.scores(), right.state.scores()) < 1e-9
+            assert largest_gap(found.state.residual_scores, right.state.residual_scores) < 1e-9
+            own = (point.state.sigma_gradients(restricted, right.sigma2) for point in (found, right))
+            assert largest_gap(*own) < 1e-9
+
+
+@pytest.mark.parametrize(("formula", "options"), [("y ~ x", {"variance": "power(v)"}), ("y ~ x + (1 | g)", {"residual": "ar1(t | g)"})])
+def test_other_errors_stay_in_dense_blocks(formula: str, options: dict[str, str]) -> None:
+    rng = np.random.default_rng(1)
+    data = pd.DataFrame(
+        {"g": np.repeat(list("abcdef"), 40), "t": np.tile(range(40), 6), "v": rng.uniform(1, 2, 240), "x": rng.normal(size=240)}
+    )
+    assert not isinstance(blm.LMM(formula, data.assign(y=rng.normal(size=240)), **options).problem.structured, LowRankKernel)
+
+
+def test_levels_of_any_size_are_fitted() -> None:
+    rng, n = np.random.default_rng(3), 60_000
+    g, v = np.arange(n) % 3, rng.uniform(0.5, 3.0, n)
+    data = pd.DataFrame({"g": g, "v": v, "y": 2.0 + rng.normal(size=3)[g] + v**0.7 * rng.normal(size=n)})
+    fit = blm.LMM("y ~ 1 + (1 | g)", data, variance="power(v)").fit()
+    assert fit.converged
+    assert fit.residual_params["power"] == pytest.approx(0.7, abs=0.02)
+    assert fit.tidy(df="satterthwaite")["df"].iloc[0] == pytest.approx(2.0, abs=0.1)
+    with pytest.raises(blm.errors.SizeError, match="20,000"):
+        fit.tidy(df="kenward-roger")
