@@ -12,13 +12,14 @@ factorisation for every draw.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
 from scipy.linalg import lapack
 
-from bayeslmm._arrays import Array, Generator
+from bayeslmm._arrays import Array, Codes, Generator
 from bayeslmm.bayes.log_posterior.density import BATCH_ELEMENTS, Density, MarginalCoefficients
 from bayeslmm.bayes.sampling.mode import PosteriorMode
 from bayeslmm.covariance.linalg import cholesky
@@ -175,14 +176,7 @@ def _draw_by_pattern(density: Density, patterns: PooledSubjectsKernel, x: Array,
     Ds = [term.covariance.matrix(x[:, term.part]) for term in kernel.random.terms]
     prior = [_draw_levels(D, term, s, rng) for D, term in zip(Ds, kernel.data.terms, strict=True)]
     scores = [np.zeros_like(own) for own in prior]
-    for batch, kind in zip(kernel.data.rows, patterns.kinds, strict=True):
-        rows, Zs = patterns.factorize_kind(kind, x), scaled_columns(kernel, batch.rows)
-        codes = [term.codes[batch.rows] for term in kernel.data.terms]
-        e = np.einsum("bkr,tr->tbk", scaled_Xy(kernel, batch.rows), v)
-        e -= s[:, None, None] * multiply_by_kind(cholesky(rows.R), rng.standard_normal(e.shape)[..., None], kind.kind)[..., 0]
-        for Z, own, code in zip(Zs, prior, codes, strict=True):
-            e -= np.einsum("bkq,tbkq->tbk", Z, own[:, code])
-        e = multiply_by_kind(np.linalg.inv(rows.V), e[..., None], kind.kind)[..., 0]
+    for Zs, codes, e in _invert_errors(patterns, x, s, v, prior, rng):
         for Z, score, code in zip(Zs, scores, codes, strict=True):
             member = sp.csr_array((np.ones(code.size), (code.ravel(), np.arange(code.size))), shape=(score.shape[1], code.size))
             for b in range(Z.shape[-1]):
@@ -192,6 +186,33 @@ def _draw_by_pattern(density: Density, patterns: PooledSubjectsKernel, x: Array,
         reached = score if term.relationship is None else np.einsum("kl,tlq->tkq", term.relationship, score)
         beta.append(c.y_scale * (own + reached @ D) @ mapped.map.whole.T)
     return JointDraws(alpha, tuple(beta))
+
+
+def _invert_errors(
+    patterns: PooledSubjectsKernel, x: Array, s: Array, v: Array, prior: list[Array], rng: Generator
+) -> Iterator[tuple[list[Array], list[Codes], Array]]:
+    """Of every batch of blocks: Z and codes of every term, and V^-1 (y - X alpha - e*) (t, B, k), e* drawn errors and effects."""
+    kernel, low = patterns.kernel, patterns.low_rank
+    laid_out = []
+    for batch, kind in zip(kernel.data.rows, patterns.kinds, strict=True):
+        Zs, codes = scaled_columns(kernel, batch.rows), [term.codes[batch.rows] for term in kernel.data.terms]
+        e = np.einsum("bkr,tr->tbk", scaled_Xy(kernel, batch.rows), v)
+        z, sds = s[:, None, None] * rng.standard_normal(e.shape), np.ones(1)
+        rows = patterns.factorize_kind(kind, x) if low is None else None
+        if rows is not None:
+            z = multiply_by_kind(cholesky(rows.R), z[..., None], kind.kind)[..., 0]
+        else:
+            sds = np.exp(kernel.variance.log_multipliers(x[:, kernel.variance_part], batch.rows))
+        e -= sds * z
+        for Z, own, code in zip(Zs, prior, codes, strict=True):
+            e -= np.einsum("bkq,tbkq->tbk", Z, own[:, code])
+        if rows is not None:
+            yield Zs, codes, multiply_by_kind(np.linalg.inv(rows.V), e[..., None], kind.kind)[..., 0]
+        else:
+            laid_out.append((Zs, codes, e / sds, sds))
+    if low is not None:
+        inverted = low.apply_inverses(x, [e for _, _, e, _ in laid_out])
+        yield from ((Zs, codes, e / sds) for (Zs, codes, _, sds), e in zip(laid_out, inverted, strict=True))
 
 
 def _draw_levels(D: Array, term: TermColumns, s: Array, rng: Generator) -> Array:

@@ -21,9 +21,12 @@ from numpy.typing import NDArray
 from bayeslmm._arrays import Array
 from bayeslmm.data.design import Design
 from bayeslmm.errors import SizeError
-from bayeslmm.likelihood.kernel import TUNING, Solution, solve_rows
+from bayeslmm.likelihood.kernel import TUNING, Solution, solve_rows, solve_Xy
 from bayeslmm.likelihood.structured.blocks import RowBatch, independent_blocks
 from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel, BlockDiagonalState, StructuredBlockFactor, level_columns
+
+SOLVED_ELEMENTS = 500_000
+"""Elements of columns worked on at once at many points."""
 
 WORTH = 4.0
 """How many times less the work of all blocks has to be."""
@@ -198,6 +201,16 @@ class LowRankState(BlockDiagonalState):
         return found
 
 
+def _reduce(W: Array, U: Array) -> tuple[Array, Array, Array]:
+    """log |I + W W'| (...), R11 (..., m, m) and what is left of U, (..., r, r), for W (..., k, m) and U (..., k, r)."""
+    k, m, r = *W.shape[-2:], U.shape[-1]
+    stacked = np.zeros((*W.shape[:-2], k + m, m + r))
+    stacked[..., :k, :m], stacked[..., :k, m:], stacked[..., k:, :m] = W, U, np.eye(m)
+    R = np.linalg.qr(stacked, mode="r")
+    R11 = R[..., :m, :m]
+    return 2.0 * np.log(np.abs(np.diagonal(R11, axis1=-2, axis2=-1))).sum(-1), R11, R[..., m:, m:]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class LowRankKernel(BlockDiagonalKernel):
     """Independent errors whose sds are a function of parameters, beside random effects."""
@@ -205,25 +218,56 @@ class LowRankKernel(BlockDiagonalKernel):
     def evaluate_one(self, x: Array) -> LowRankState:
         log_scale, slopes = self.log_scale(x)
         logdet = 0.0 if log_scale is None else 2.0 * float(log_scale.sum())
-        scale = None if log_scale is None else np.exp(-log_scale)
         Ts, blocks, reduced = [T[0] for T in self.random.blocks(x[None])], [], []
         for batch in self.data.rows:
-            rows, (B, k) = batch.rows, batch.rows.shape
-            divisor = np.ones((B, k, 1)) if scale is None else scale[rows][..., None]
-            U = self.data.Xy[rows] * divisor
-            F = []
-            for factor in self.random.factors:
-                Z = np.concatenate([self.data.terms[i].Z[rows] for i in factor.terms], axis=-1) * divisor
-                columns = level_columns(self.data.terms[factor.terms[0]], rows, Z)
-                F.append(columns.reshape(B, k, -1, factor.q))
-            W = np.concatenate([(own @ T).reshape(B, k, -1) for own, T in zip(F, Ts, strict=True)], axis=-1)
-            m, r = W.shape[-1], U.shape[-1]
-            stacked = np.zeros((B, k + m, m + r))
-            stacked[:, :k, :m], stacked[:, :k, m:] = W, U
-            stacked[:, k:, :m] = np.eye(m)
-            R = np.linalg.qr(stacked, mode="r")
-            inverse = np.linalg.inv(R[:, :m, :m])
-            logdet += 2.0 * float(np.log(np.abs(np.diagonal(R[:, :m, :m], axis1=-2, axis2=-1))).sum())
-            reduced.append(R[:, m:, m:].reshape(-1, r))
+            U, F = self._columns(batch)
+            if log_scale is not None:
+                divisor = np.exp(-log_scale[batch.rows])
+                U, F = U * divisor[..., None], [own * divisor[..., None, None] for own in F]
+            W = np.concatenate([(own @ T).reshape(*U.shape[:2], -1) for own, T in zip(F, Ts, strict=True)], axis=-1)
+            determinant, R11, left = _reduce(W, U)
+            inverse = np.linalg.inv(R11)
+            logdet += float(determinant.sum())
+            reduced.append(left.reshape(-1, self.data.r))
             blocks.append(LowRankBlocks(batch, tuple(F), U, W, W @ inverse, inverse))
         return LowRankState(self, x, solve_rows(logdet, np.concatenate(reduced)), blocks, slopes)
+
+    def solve(self, x: Array) -> Solution:
+        """The profiles at x (t, size), many at once."""
+        t, r = len(x), self.data.r
+        log_weights, Ts = self.data.log_weight_scale, self.random.blocks(x)
+        logdet = np.full(t, 0.0 if log_weights is None else 2.0 * float(log_weights.sum()))
+        Xy = np.zeros((t, r, r))
+        for batch in self.data.rows:
+            U, F = self._columns(batch)
+            step = max(1, SOLVED_ELEMENTS // (U.size + 3 * sum(own.size for own in F)))
+            for begin in range(0, t, step):
+                cut = slice(begin, begin + step)
+                log_scale = self.variance.log_multipliers(x[cut, self.variance_part], batch.rows)
+                logdet[cut] += 2.0 * log_scale.sum((1, 2))
+                if log_weights is not None:
+                    log_scale += log_weights[batch.rows]
+                divisor = np.exp(-log_scale)[..., None]
+                W = [(own @ T[cut, None, None]).reshape(*divisor.shape[:3], -1) for own, T in zip(F, Ts, strict=True)]
+                determinant, _, left = _reduce(np.concatenate(W, axis=-1) * divisor, U * divisor)
+                logdet[cut] += determinant.sum(1)
+                flat = left.reshape(len(left), -1, r)
+                Xy[cut] += flat.swapaxes(-1, -2) @ flat
+        return solve_Xy(logdet, Xy)
+
+    def _columns(self, batch: RowBatch) -> tuple[Array, list[Array]]:
+        """[X y] (B, k, r) and the columns of the levels of every factor (B, k, levels, q), not divided by anything yet."""
+        rows, terms = batch.rows, self.data.terms
+        F = []
+        for factor in self.random.factors:
+            Z = np.concatenate([terms[i].Z[rows] for i in factor.terms], axis=-1)
+            F.append(level_columns(terms[factor.terms[0]], rows, Z).reshape(*rows.shape, -1, factor.q))
+        return self.data.Xy[rows], F
+
+    def apply_inverses(self, x: Array, errors: Sequence[Array]) -> list[Array]:
+        """V0^-1 e at many x (t, size) for rows (t, B, k) of every batch, divided by the sds of their errors."""
+        found = [np.empty_like(own) for own in errors]
+        for i, row in enumerate(x):
+            for part, own, out in zip(self.evaluate_one(row).blocks, errors, found, strict=True):
+                out[i] = part.whiten(own[i][..., None])[:, : own.shape[-1], 0]
+        return found

@@ -16,8 +16,12 @@ from bayeslmm._arrays import Array, Codes, equal_rows
 from bayeslmm.data.design import Design
 from bayeslmm.likelihood.kernel import TUNING, Solution, solve_Xy
 from bayeslmm.likelihood.structured.blocks import RowBatch, block_of, order_rows, sum_by_pattern
-from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel, level_mask
+from bayeslmm.likelihood.structured.kernel import LARGE_BLOCK, BlockDiagonalKernel, level_mask
+from bayeslmm.likelihood.structured.low_rank import LowRankKernel
 from bayeslmm.likelihood.structured.residual_structure import BlockRows, GroupedStructure, ResidualStructure, SpatialStructure
+
+LOW_RANK_CELLS = 50_000
+"""Elements of dense blocks at one x in whose time several calls for it alone are made."""
 
 SAME_BITS = 40
 """Leading bits, of each value's own, to which two blocks must agree to be alike."""
@@ -128,6 +132,8 @@ class ScaledBlocks:
 
 def find_identical(kernel: BlockDiagonalKernel, batch: RowBatch) -> IdenticalSubjects:
     """The kinds of a batch, what they observed added up where that is less."""
+    if isinstance(kernel, LowRankKernel) and batch.rows.shape[1] > LARGE_BLOCK:  # none is like another, and looking costs k^2
+        return IdenticalSubjects(batch.rows, batch.block, np.arange(len(batch.rows)), np.ones(len(batch.rows)), None)
     found = find_kinds(kernel, batch)
     B, k = batch.block.shape
     if not TUNING.pools_patterns(B, len(found.count), k, kernel.data.r):
@@ -236,9 +242,16 @@ class PooledSubjectsKernel:
         rows = sum(4 * int(batch.rows.size) for batch in data.rows)
         return self.cells + rows + sum(3 * term.K * int(term.Z.shape[1]) for term in data.terms)
 
+    @property
+    def low_rank(self) -> LowRankKernel | None:
+        """The kernel whose low rank costs less at each x than all dense blocks at many."""
+        return self.kernel if isinstance(self.kernel, LowRankKernel) and self.cells > LOW_RANK_CELLS else None
+
     def solve(self, x: Array) -> Solution:
         """The profile in alpha at x (t, size)."""
         kernel = self.kernel
+        if self.low_rank is not None:
+            return self.low_rank.solve(x)
         t, r = len(x), kernel.data.r
         log_scale = kernel.data.log_weight_scale
         logdet = np.full(t, 0.0 if log_scale is None else 2.0 * float(log_scale.sum()))
