@@ -9,9 +9,12 @@ import pandas as pd
 import pytest
 
 import bayeslmm as blm
-from bayeslmm.likelihood.structured import low_rank
+from bayeslmm.likelihood.criterion import Criterion
+from bayeslmm.likelihood.problem import Problem
+from bayeslmm.likelihood.structured import low_rank, pooled
 from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel
 from bayeslmm.likelihood.structured.low_rank import LowRankKernel
+from bayeslmm.likelihood.structured.prediction import ResidualIndex, subject_means, subject_mode_covariances, subject_modes, subject_rows
 
 TERMS = (
     "(1 | g)",
@@ -45,6 +48,12 @@ def unequal(seed: int) -> blm.LMM:
     return blm.LMM(f"y ~ x + k + {term}", data, variance=variance, check="warn", **options)
 
 
+def dense_criterion(problem: Problem) -> Criterion:
+    kernel = problem.criterion.kernel
+    assert isinstance(kernel, LowRankKernel)
+    return replace(problem.criterion, kernel=BlockDiagonalKernel(*(getattr(kernel, own.name) for own in fields(kernel))))
+
+
 def largest_gap(found: list[np.ndarray], right: list[np.ndarray]) -> float:
     return max(float(np.abs(a - b).max() / (1.0 + np.abs(b).max())) for a, b in zip(found, right, strict=True))
 
@@ -54,9 +63,7 @@ def largest_gap(found: list[np.ndarray], right: list[np.ndarray]) -> float:
 def test_low_rank_blocks_are_dense_ones(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(low_rank, "WORTH", 1e-9)
     problem, rng = unequal(seed).problem, np.random.default_rng(seed)
-    kernel = problem.criterion.kernel
-    assert isinstance(kernel, LowRankKernel)
-    dense = replace(problem.criterion, kernel=BlockDiagonalKernel(*(getattr(kernel, own.name) for own in fields(kernel))))
+    dense = dense_criterion(problem)
     random = np.arange(problem.size) < problem.random.size
     for scale in (0.3, 1.0, 30.0):
         x = np.where(random, scale, 0.3) * rng.normal(size=problem.size)
@@ -91,3 +98,39 @@ def test_levels_of_any_size_are_fitted() -> None:
     assert fit.tidy(df="satterthwaite")["df"].iloc[0] == pytest.approx(2.0, abs=0.1)
     with pytest.raises(blm.errors.SizeError, match="20,000"):
         fit.tidy(df="kenward-roger")
+
+
+@pytest.mark.filterwarnings("ignore::bayeslmm.errors.BayesLMMWarning")
+@pytest.mark.parametrize("seed", [*range(10), *(pytest.param(s, marks=pytest.mark.slow) for s in range(10, 100))])
+def test_predictions_by_low_rank_are_those_of_dense_blocks(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(low_rank, "WORTH", 1e-9)
+    monkeypatch.setattr(low_rank, "GATHERED_PRODUCTS", 256 if seed % 2 else 1)
+    problem, rng = unequal(seed).problem, np.random.default_rng(seed)
+    whole = replace(problem, criterion=dense_criterion(problem))
+    x = np.where(np.arange(problem.size) < problem.random.size, 1.0, 0.3) * rng.normal(size=problem.size)
+    rows = rng.integers(0, problem.design.nobs, 25)
+    X, Zs = problem.design.X[rows], [term.Z[rows] for term in problem.design.terms]
+    codes = [np.where(rng.random(25) < 0.3, -1, rng.permutation(term.group.codes[rows])) for term in problem.design.terms]
+    zeros = np.zeros(25, np.int64)
+    place = ResidualIndex(zeros - 1, None, None, zeros, rng.normal(size=25))
+    low, dense = ((own, own.criterion.at(x, restricted=True)) for own in (problem, whole))
+    for where in (None, place):
+        assert largest_gap(*(list(subject_rows(*own, X, Zs, codes, where)) for own in (low, dense))) < 1e-9
+    assert largest_gap(*([subject_means(*own, Zs, codes, place)] for own in (low, dense))) < 1e-9
+    assert largest_gap(*(subject_mode_covariances(*own) for own in (low, dense))) < 1e-9
+    assert largest_gap(*(subject_modes(*own) for own in (low, dense))) < 1e-9
+
+
+@pytest.mark.filterwarnings("ignore::bayeslmm.errors.BayesLMMWarning")
+@pytest.mark.parametrize("seed", range(4))
+def test_draws_by_low_rank_are_those_of_dense_blocks(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(low_rank, "WORTH", 1e-9)
+    model = unequal(10 * seed + 1)
+    found = []
+    for cells in (0, 10**12):
+        monkeypatch.setattr(pooled, "LOW_RANK_CELLS", cells)
+        found.append(model.sample(seed=1, draws=50, chains=2).draws)
+    np.testing.assert_allclose(found[0].phi, found[1].phi, rtol=1e-7, atol=1e-7)
+    np.testing.assert_allclose(found[0].alpha, found[1].alpha, rtol=1e-7, atol=1e-7 * np.abs(found[1].alpha).max())
+    for low, dense in zip(found[0].beta, found[1].beta, strict=True):
+        np.testing.assert_allclose(low, dense, atol=1e-7 * np.abs(dense).max())

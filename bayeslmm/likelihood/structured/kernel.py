@@ -153,14 +153,14 @@ def level_columns(term: TermColumns, rows: Codes, ZT: Array) -> Array:
     B, k, q = ZT.shape
     codes = term.codes[rows]
     if term.relationship is None:
-        number = _number_levels(codes)
+        number = number_levels(codes)
         shares = (number[:, :, None] == np.arange(number.max() + 1)).astype(float)
     else:
         shares = np.linalg.cholesky(term.relationship)[codes]
     return np.asarray((shares[..., None] * ZT[:, :, None, :]).reshape(B, k, shares.shape[-1] * q))
 
 
-def _number_levels(codes: Codes) -> Codes:
+def number_levels(codes: Codes) -> Codes:
     """The levels of every block (B, k) numbered from 0 in the order of the first rows that have them."""
     each = codes + (int(codes.max()) + 1) * np.arange(len(codes))[:, None]
     first, which = np.unique(each, return_index=True, return_inverse=True)[1:]
@@ -445,7 +445,7 @@ class BlockDiagonalState:
             return
         codes = term.codes[rows]
         level = np.full(found.shape[:2], -1)
-        np.put_along_axis(level, _number_levels(codes), codes, axis=1)
+        np.put_along_axis(level, number_levels(codes), codes, axis=1)
         block, place = np.nonzero(level >= 0)
         np.add.at(total.T, level[block, place], found[block, place])
 

@@ -14,19 +14,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
+import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from bayeslmm._arrays import Array
+from bayeslmm._arrays import Array, Codes
 from bayeslmm.data.design import Design
 from bayeslmm.errors import SizeError
 from bayeslmm.likelihood.kernel import TUNING, Solution, solve_rows, solve_Xy
 from bayeslmm.likelihood.structured.blocks import RowBatch, independent_blocks
-from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel, BlockDiagonalState, StructuredBlockFactor, level_columns
+from bayeslmm.likelihood.structured.kernel import (
+    BlockDiagonalKernel,
+    BlockDiagonalState,
+    StructuredBlockFactor,
+    level_columns,
+    number_levels,
+)
 
 SOLVED_ELEMENTS = 500_000
 """Elements of columns worked on at once at many points."""
+
+GATHERED_PRODUCTS = 256
+"""Products of columns of a block up to which they are repeated for every row that meets it."""
 
 WORTH = 4.0
 """How many times less the work of all blocks has to be."""
@@ -199,6 +210,74 @@ class LowRankState(BlockDiagonalState):
                 for i, own in zip(factor.terms, factor.slices, strict=True):
                     self._add_level_scores(found[i], part.batch.rows, i, levels[..., own])
         return found
+
+    def _level_places(self, i: int, part: LowRankBlocks) -> tuple[Codes, Codes]:
+        """The block of a batch that every level of a term is in, -1 for none, and its number there, (K,) each."""
+        term = self.kernel.data.terms[i]
+        block, number = np.full(term.K, -1), np.zeros(term.K, np.int64)
+        codes = term.codes[part.batch.rows]
+        block[codes], number[codes] = np.arange(len(codes))[:, None], number_levels(codes)
+        return block, number
+
+    def level_information(self, i: int) -> Array:
+        """Z_k' V0^-1 Z_k of every level of a term (K, q, q), Z_k all rows that level k reaches through the relationship matrix."""
+        term = self.kernel.data.terms[i]
+        factors = self.kernel.random.factors
+        f = next(f for f, factor in enumerate(factors) if i in factor.terms)
+        own = factors[f].slices[factors[f].terms.index(i)]
+        out = np.zeros((term.K, term.Z.shape[1], term.Z.shape[1]))
+        for part, (_, Fs) in zip(self.blocks, self._whitened, strict=True):
+            F = Fs[f].reshape(*Fs[f].shape[:2], -1, factors[f].q)[..., own]
+            if term.relationship is not None:
+                L = np.linalg.cholesky(term.relationship)
+                return np.asarray(np.einsum("kl,rla,kj,rjc->kac", L, F[0], L, F[0], optimize=True))
+            block, number = self._level_places(i, part)
+            met = np.flatnonzero(block >= 0)
+            out[met] = np.einsum("brla,brlc->blac", F, F, optimize=True)[block[met], number[met]]
+        return out
+
+    def meet(self, reached: Sequence[Array], codes: Sequence[Codes], columns: Array | None) -> Array:
+        """[X y]' V0^-1 c and c' V0^-1 c (n, r + 1) of new rows whose covariances c with those observed come through levels alone.
+
+        reached : D z (n, q) of every term; codes : (n,) their levels, -1 for none; columns : v for [X y] v in the place of [X y]
+        """
+        r = self.kernel.data.r if columns is None else columns.shape[1]
+        out = np.zeros((len(codes[0]), r + 1))
+        for part, (U, Fs) in zip(self.blocks, self._whitened, strict=True):
+            F = np.concatenate(Fs, axis=-1)
+            products = np.concatenate([U if columns is None else U @ columns, F], axis=-1).swapaxes(-1, -2) @ F
+            block, new, effects = self._effects_of(part, reached, codes)
+            alike = products[0].size <= GATHERED_PRODUCTS
+            step = max(1, SOLVED_ELEMENTS // (products[0].size if alike else F.shape[-1]))
+            starts = [0, len(block)] if alike else [*np.flatnonzero(np.diff(block, prepend=-1)), len(block)]
+            bounds = [begin for low, high in pairwise(starts) for begin in range(low, high, step)]
+            for begin, end in pairwise([*bounds, len(block)]):
+                a = effects[begin:end].toarray()
+                found = (products[block[begin:end]] @ a[..., None])[..., 0] if alike else a @ products[block[begin]].T
+                np.add.at(out, new[begin:end], np.column_stack([found[:, :r], (found[:, r:] * a).sum(-1)]))
+        return out
+
+    def _effects_of(self, part: LowRankBlocks, reached: Sequence[Array], codes: Sequence[Codes]) -> tuple[Codes, Codes, sp.csr_array]:
+        """Pairs of a block and a new row that is tied to it, in order, and what c is made of there: (pairs, m) weights of F's columns."""
+        n, begin, pairs, columns, values = len(codes[0]), 0, [], [], []
+        for factor, F in zip(self.kernel.random.factors, part.F, strict=True):
+            for i, own in zip(factor.terms, factor.slices, strict=True):
+                relationship, places = self.kernel.data.terms[i].relationship, np.arange(factor.q)[own]
+                if relationship is None:
+                    block, number = self._level_places(i, part)
+                    new = np.flatnonzero((codes[i] >= 0) & (block[codes[i]] >= 0))
+                    level, value, tied = number[codes[i][new]], reached[i][new], block[codes[i][new]]
+                else:  # a column of the root for every level: all are reached
+                    share = np.linalg.cholesky(relationship)[codes[i]]
+                    new, level = np.nonzero((codes[i] >= 0)[:, None] & (share != 0.0))
+                    value, tied = share[new, level][:, None] * reached[i][new], np.zeros(len(new), np.int64)
+                pairs.append(np.repeat(tied * n + new, len(places)))
+                columns.append((begin + level[:, None] * factor.q + places).ravel())
+                values.append(value.ravel())
+            begin += F.shape[2] * factor.q
+        keys, pair = np.unique(np.concatenate(pairs), return_inverse=True)
+        effects = sp.csr_array((np.concatenate(values), (pair, np.concatenate(columns))), shape=(len(keys), begin))
+        return *np.divmod(keys, n), effects
 
 
 def _reduce(W: Array, U: Array) -> tuple[Array, Array, Array]:

@@ -22,6 +22,7 @@ from bayeslmm.likelihood.criterion import CriterionPoint
 from bayeslmm.likelihood.kernel import Solution
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.structured.kernel import BlockDiagonalState, StructuredBlockFactor, add_effects
+from bayeslmm.likelihood.structured.low_rank import LowRankState
 from bayeslmm.likelihood.structured.pooled import InvertedBlocks, PooledSubjectsKernel, many_matrices
 from bayeslmm.likelihood.structured.residual_structure import (
     BlockRows,
@@ -100,6 +101,8 @@ def _level_information(state: BlockDiagonalState, i: int) -> Array:
     """Z_k' V^-1 Z_k of every level (K, q, q), Z_k all rows that level k reaches through the relationship matrix."""
     data = state.kernel.data.terms[i]
     q = data.Z.shape[1]
+    if isinstance(state, LowRankState):
+        return state.level_information(i)
     out = np.zeros((data.K, q, q))
     for part in state.row_states:
         Z, codes = part.Z[i], data.codes[part.batch.rows]
@@ -192,16 +195,22 @@ def subject_rows(
 
     With `place` the thing predicted is the outcome itself, its error included; without, x'alpha + z'beta. Terms at code -1 are left out.
     """
-    places = None if place is None else (place, place.log_scale[None])
-    gained, outcome, of_mean = rows_given_observed(
-        problem, ObservedRows.at_point(_state(point)), np.array([point.sigma2]), X, Zs, codes, places
-    )
+    state, unit = _state(point), np.array([point.sigma2])
+    if isinstance(state, LowRankState):
+        met, own = _meet_levels(problem, state, Zs, codes, place, None)
+        found = _given_observed(problem, state.solution, unit, X, met[None], own[None])
+    else:
+        places = None if place is None else (place, place.log_scale[None])
+        found = rows_given_observed(problem, ObservedRows.at_point(state), unit, X, Zs, codes, places)
+    gained, outcome, of_mean = found
     return gained[0], outcome[0], of_mean[0]
 
 
 def subject_means(problem: Problem, point: CriterionPoint, Zs: Sequence[Array], codes: Sequence[Codes], place: ResidualIndex) -> Array:
     """The first of `subject_rows` alone, (n,): one column of what the observed rows left stands for all of [X y]."""
     state = _state(point)
+    if isinstance(state, LowRankState):
+        return np.asarray(problem.standardization.y_scale * _meet_levels(problem, state, Zs, codes, place, state.v[:, None])[0][:, 0])
     observed = ObservedRows.at_point(state, state.v[:, None])
     covariances, own = _covariances(problem, observed, Zs, codes, (place, place.log_scale[None]))
     return np.asarray(problem.standardization.y_scale * _meet(observed, covariances, own.shape, 1)[0, :, 0])
@@ -217,13 +226,40 @@ def rows_given_observed(
     place: tuple[ResidualIndex, Array] | None,
 ) -> tuple[Array, Array, Array]:
     """`subject_rows` at t points with residual variances sigma2 (t,): (t, n) each; place : with its log scales (t or 1, n)."""
-    c = problem.standardization
     covariances, own = _covariances(problem, observed, Zs, codes, place)
-    gained, left, d = _condition_on_observed(observed, covariances, c.functions(X), own)
-    through_alpha = ((d @ observed.solution.information_inverse) * d).sum(-1)
+    met = _meet(observed, covariances, own.shape, X.shape[1] + 1)
+    return _given_observed(problem, observed.solution, sigma2, X, met, own)
+
+
+def _given_observed(problem: Problem, solution: Solution, sigma2: Array, X: Array, met: Array, own: Array) -> tuple[Array, Array, Array]:
+    """What observed rows make of new ones, (t, n) each; met : (t, n, p + 2) [X y]' V^-1 c and c' V^-1 c; own : (t, n) variances."""
+    c, p = problem.standardization, met.shape[-1] - 2
+    d = c.functions(X) - met[..., :p]
+    gained = met[..., p] - (met[..., :p] @ solution.alpha[..., None])[..., 0]
+    left, through_alpha = own - met[..., p + 1], ((d @ solution.information_inverse) * d).sum(-1)
     unit, variance = sigma2[:, None] * c.y_scale**2, left + through_alpha
     # an outcome that was observed has no variance left: what the differences leave of it is rounding
     return c.y_scale * gained, unit * np.where(variance > ROUNDING_VARIANCE * own, variance, 0.0), unit * through_alpha
+
+
+def _meet_levels(
+    problem: Problem,
+    state: LowRankState,
+    Zs: Sequence[Array],
+    codes: Sequence[Codes],
+    place: ResidualIndex | None,
+    columns: Array | None,
+) -> tuple[Array, Array]:
+    """`_meet` (n, r + 1) where new rows are tied to observed ones through levels alone, and the variances (n,) of what is predicted."""
+    own, reached = np.zeros(len(codes[0])), []
+    for term, data, Z, code in zip(problem.random.terms, state.kernel.data.terms, Zs, codes, strict=True):
+        z = np.where(code[:, None] >= 0, Z @ term.map.whole, 0.0)
+        zD = z @ term.covariance.matrix(state.x[term.part])
+        own += (zD * z).sum(-1) * (1.0 if data.relationship is None else np.diagonal(data.relationship)[np.maximum(code, 0)])
+        reached.append(zD)
+    if place is not None:
+        own += np.exp(2.0 * place.log_scale)
+    return state.meet(reached, codes, columns), own
 
 
 def _covariances(
@@ -314,17 +350,6 @@ def _pairs(place: ResidualIndex, new: Codes, residual: ResidualDesign, old: Code
     blocks = np.zeros((len(new), 2, 2))
     blocks[:, 0, 1] = blocks[:, 1, 0] = distance
     return BlockRows(None, blocks, group, None)
-
-
-def _condition_on_observed(
-    observed: ObservedRows, covariances: Sequence[SparseCovariances], X: Array, own: Array
-) -> tuple[Array, Array, Array]:
-    """c' V^-1 (y - X alpha), v - c' V^-1 c (t, N) and x - X' V^-1 c (t, N, p) of every new row."""
-    p = X.shape[1]
-    met = _meet(observed, covariances, own.shape, p + 1)
-    d = X - met[..., :p]
-    gained = met[..., p] - (met[..., :p] @ observed.solution.alpha[..., None])[..., 0]
-    return gained, own - met[..., p + 1], d
 
 
 def _meet(observed: ObservedRows, covariances: Sequence[SparseCovariances], shape: tuple[int, ...], columns: int) -> Array:
