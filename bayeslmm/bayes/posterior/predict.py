@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -15,9 +15,10 @@ from bayeslmm._validation import require_flag, require_level, require_memory, re
 from bayeslmm.covariance.linalg import cholesky
 from bayeslmm.data.columns import series_numbers
 from bayeslmm.data.frame import read_table
+from bayeslmm.likelihood.kernel import Solution
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.structured.pooled import PooledSubjectsKernel, error_kinds, many_matrices, multiply_by_kind
-from bayeslmm.likelihood.structured.prediction import ObservedRows, ResidualIndex, rows_given_observed
+from bayeslmm.likelihood.structured.prediction import ObservedRows, ResidualIndex, rows_given_levels, rows_given_observed
 from bayeslmm.likelihood.structured.residual_covariance import many_scales, many_unit_sds
 from bayeslmm.likelihood.threads import one_thread
 from bayeslmm.results.fitted import as_pandas, join_columns
@@ -362,14 +363,37 @@ def _given_draws(post: PosteriorData, rows: NewData, asked: PredictionRequest, c
         solution = post.density.integrate(patterns.solve(x), s2, post.draws.phi[draws]).solution
         mean = problem.alpha(solution.alpha) @ rows.X.T
         place, log_scale, gone = _places(post, x, asked, mean)
-        observed = ObservedRows.at_points(patterns, x, solution)
-        gained, outcome, of_mean = rows_given_observed(problem, observed, s2, rows.X, Zs, codes, (place, log_scale))
+        given = _rows_given(post, patterns, x, solution, s2, rows.X, Zs, codes)
+        gained, outcome, of_mean = given(place, log_scale)
         if post.design.residual is None and asked.interval == "confidence":
-            of_mean = rows_given_observed(problem, observed, s2, rows.X, Zs, codes, None)[1]
+            of_mean = given(None, None)[1]
         variance = outcome if asked.interval == "prediction" else of_mean
         if asked.effects:
             variance = variance + _unknown(post, rows, slice(None), asked, draws)
         yield gone, mean + gained + (0.0 if rows.offset is None else rows.offset), variance
+
+
+def _rows_given(
+    post: PosteriorData,
+    patterns: PooledSubjectsKernel,
+    x: Array,
+    solution: Solution,
+    s2: Array,
+    X: Array,
+    Zs: Sequence[Array],
+    codes: Sequence[Codes],
+) -> Callable[[ResidualIndex | None, Array | None], tuple[Array, Array, Array]]:
+    """What the observed rows make of new ones at some draws, for places in R (None: the mean alone) and log scales of their sds."""
+    if patterns.low_rank is not None:
+        low = patterns.low_rank
+        return lambda _, log_scale: rows_given_levels(post.problem, low, x, solution, s2, X, Zs, codes, log_scale)
+    observed = ObservedRows.at_points(patterns, x, solution)
+
+    def given(place: ResidualIndex | None, log_scale: Array | None) -> tuple[Array, Array, Array]:
+        places = None if place is None or log_scale is None else (place, log_scale)
+        return rows_given_observed(post.problem, observed, s2, X, Zs, codes, places)
+
+    return given
 
 
 def _nowhere(post: PosteriorData, rows: int) -> tuple[Codes, ...]:

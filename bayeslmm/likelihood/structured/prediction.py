@@ -22,7 +22,7 @@ from bayeslmm.likelihood.criterion import CriterionPoint
 from bayeslmm.likelihood.kernel import Solution
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.structured.kernel import BlockDiagonalState, StructuredBlockFactor, add_effects
-from bayeslmm.likelihood.structured.low_rank import LowRankState
+from bayeslmm.likelihood.structured.low_rank import LowRankKernel, LowRankState
 from bayeslmm.likelihood.structured.pooled import InvertedBlocks, PooledSubjectsKernel, many_matrices
 from bayeslmm.likelihood.structured.residual_structure import (
     BlockRows,
@@ -197,7 +197,7 @@ def subject_rows(
     """
     state, unit = _state(point), np.array([point.sigma2])
     if isinstance(state, LowRankState):
-        met, own = _meet_levels(problem, state, Zs, codes, place, None)
+        met, own = _meet_levels(problem, state, Zs, codes, None if place is None else place.log_scale, None)
         found = _given_observed(problem, state.solution, unit, X, met[None], own[None])
     else:
         places = None if place is None else (place, place.log_scale[None])
@@ -210,10 +210,27 @@ def subject_means(problem: Problem, point: CriterionPoint, Zs: Sequence[Array], 
     """The first of `subject_rows` alone, (n,): one column of what the observed rows left stands for all of [X y]."""
     state = _state(point)
     if isinstance(state, LowRankState):
-        return np.asarray(problem.standardization.y_scale * _meet_levels(problem, state, Zs, codes, place, state.v[:, None])[0][:, 0])
+        return np.asarray(problem.standardization.y_scale * _meet_levels(problem, state, Zs, codes, None, state.v[:, None])[0][:, 0])
     observed = ObservedRows.at_point(state, state.v[:, None])
     covariances, own = _covariances(problem, observed, Zs, codes, (place, place.log_scale[None]))
     return np.asarray(problem.standardization.y_scale * _meet(observed, covariances, own.shape, 1)[0, :, 0])
+
+
+def rows_given_levels(
+    problem: Problem,
+    kernel: LowRankKernel,
+    x: Array,
+    solution: Solution,
+    sigma2: Array,
+    X: Array,
+    Zs: Sequence[Array],
+    codes: Sequence[Codes],
+    log_scale: Array | None,
+) -> tuple[Array, Array, Array]:
+    """`rows_given_observed` at t points x where new rows are tied to observed ones through levels alone; log_scale : (t or 1, n)."""
+    scales = [None] * len(x) if log_scale is None else np.broadcast_to(log_scale, (len(x), len(X)))
+    found = [_meet_levels(problem, kernel.evaluate_one(own), Zs, codes, scale, None) for own, scale in zip(x, scales, strict=True)]
+    return _given_observed(problem, solution, sigma2, X, *(np.stack(part) for part in zip(*found, strict=True)))
 
 
 def rows_given_observed(
@@ -247,7 +264,7 @@ def _meet_levels(
     state: LowRankState,
     Zs: Sequence[Array],
     codes: Sequence[Codes],
-    place: ResidualIndex | None,
+    log_scale: Array | None,
     columns: Array | None,
 ) -> tuple[Array, Array]:
     """`_meet` (n, r + 1) where new rows are tied to observed ones through levels alone, and the variances (n,) of what is predicted."""
@@ -257,8 +274,8 @@ def _meet_levels(
         zD = z @ term.covariance.matrix(state.x[term.part])
         own += (zD * z).sum(-1) * (1.0 if data.relationship is None else np.diagonal(data.relationship)[np.maximum(code, 0)])
         reached.append(zD)
-    if place is not None:
-        own += np.exp(2.0 * place.log_scale)
+    if log_scale is not None:
+        own += np.exp(2.0 * log_scale)
     return state.meet(reached, codes, columns), own
 
 
