@@ -42,7 +42,7 @@ from bayeslmm.likelihood.criterion import CriterionPoint
 from bayeslmm.likelihood.prediction import conditional_modes, linear_predictors, row_variances
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel, RandomEffectsState
-from bayeslmm.likelihood.structured.pooled import PooledSubjectsKernel, multiply_by_kind, row_scale
+from bayeslmm.likelihood.structured.pooled import PooledSubjectsKernel
 from bayeslmm.likelihood.threads import one_thread
 from bayeslmm.results.render import progress_bar
 from bayeslmm.results.response_scale import log_jacobian
@@ -290,14 +290,12 @@ def _structured_densities(post: PosteriorData, phi: Array, advance: Callable[[in
             found = target.integrate(patterns.solve(x), unit**2, phi[begin : begin + step]).solution
             v = np.concatenate([-found.alpha, np.ones((len(x), 1))], axis=1)
             precision, share, scores = (np.empty((len(x), n)) for _ in range(3))
-            for part in patterns.invert_blocks(blocks, x):
-                ViU = multiply_by_kind(part.inverse, part.U[None], part.kind)
-                own = np.diagonal(part.inverse, axis1=-2, axis2=-1)[:, part.kind]
-                flat = ViU[..., :p].reshape(len(x), -1, p)
-                left = own - ((flat @ found.information_inverse) * flat).sum(-1).reshape(own.shape)
-                scale = c.y_scale * np.broadcast_to(row_scale(patterns.kernel, part.rows), (*part.rows.shape, 1))[..., 0]
-                precision[:, part.rows], share[:, part.rows] = left / (unit[:, None, None] * scale) ** 2, left / own
-                scores[:, part.rows] = (ViU @ v[:, None, :, None])[..., 0] / (unit[:, None, None] ** 2 * scale)
+            for part in patterns.row_inverses(blocks, x):
+                flat = part.products[..., :p].reshape(len(x), -1, p)
+                left = part.diagonal - ((flat @ found.information_inverse) * flat).sum(-1).reshape(part.diagonal.shape)
+                scale = c.y_scale * part.scale
+                precision[:, part.rows], share[:, part.rows] = left / (unit[:, None, None] * scale) ** 2, left / part.diagonal
+                scores[:, part.rows] = (part.products @ v[:, None, :, None])[..., 0] / (unit[:, None, None] ** 2 * scale)
             parts.append(_one_row_densities(precision, share, scores))
             advance(len(x))
     return np.concatenate(parts)

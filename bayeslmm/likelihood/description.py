@@ -15,8 +15,11 @@ from bayeslmm.likelihood.random_effects.iterative import RemainingColumns
 from bayeslmm.likelihood.random_effects.kernel import RandomEffectsKernel
 from bayeslmm.likelihood.random_effects.off_diagonal import DenseOffDiagonal, SparseOffDiagonal
 from bayeslmm.likelihood.structured.kernel import BlockDiagonalKernel
+from bayeslmm.likelihood.structured.low_rank import LowRankKernel
 
-Factorisation = Literal["least squares", "dense Cholesky", "blocked Cholesky", "conjugate gradients", "block-diagonal Cholesky"]
+Factorisation = Literal[
+    "least squares", "dense Cholesky", "blocked Cholesky", "conjugate gradients", "block-diagonal Cholesky", "block-diagonal QR"
+]
 
 Kept = Array | csr_array | csc_array | None
 
@@ -26,6 +29,7 @@ FACTORISATIONS: dict[Factorisation, str] = {
     "blocked Cholesky": "the first grouping factor level by level, the others by their Schur complement",
     "conjugate gradients": "the first grouping factor level by level, the others by sparse products and conjugate gradients",
     "block-diagonal Cholesky": "V subject by subject, or pattern of visits by pattern",
+    "block-diagonal QR": "the rows of every level, or of levels that rows tie together, by their random effects",
 }
 
 
@@ -53,7 +57,8 @@ class KernelDescription:
     Attributes
     ----------
     factorisation : str
-        "least squares", "dense Cholesky", "blocked Cholesky", "conjugate gradients" or "block-diagonal Cholesky".
+        "least squares", "dense Cholesky", "blocked Cholesky", "conjugate gradients", "block-diagonal Cholesky" or
+        "block-diagonal QR".
     blocks : tuple of BlockDescription
         The blocks that are factorised; of "conjugate gradients" they are also its preconditioner.
     off_diagonal : str
@@ -86,6 +91,8 @@ class KernelDescription:
 def describe_problem(problem: Problem) -> KernelDescription:
     """The factorisation that evaluates a problem. Nothing is evaluated; rows are read if they have not been."""
     kernel = problem.criterion.kernel
+    if isinstance(kernel, LowRankKernel):
+        return _low_rank(kernel)
     if isinstance(kernel, BlockDiagonalKernel):
         return _block_diagonal(kernel)
     assert isinstance(kernel, RandomEffectsKernel)
@@ -132,6 +139,16 @@ def _iterative(
     return KernelDescription(
         "conjugate gradients", blocks, "sparse", total + vectors * remaining.multiplications, memory, cross.probes.count
     )
+
+
+def _low_rank(kernel: LowRankKernel) -> KernelDescription:
+    data, blocks, total = kernel.data, [], 0.0
+    for batch in data.rows:
+        (count, k), m = batch.rows.shape, kernel.columns_of(batch)
+        blocks.append(BlockDescription(f"block of {k:,} rows", count, m))
+        total += 2.0 * count * k * (m + data.r) ** 2
+    kept: list[Kept] = [data.Xy, data.log_weight_scale, *(term.Z for term in data.terms)]
+    return KernelDescription("block-diagonal QR", tuple(blocks), "", total, _bytes(kept))
 
 
 def _block_diagonal(kernel: BlockDiagonalKernel) -> KernelDescription:

@@ -75,6 +75,10 @@ class LowRankBlocks:
     H: Array
     inverse: Array
 
+    def row_inverses(self) -> tuple[Array, Array]:
+        """The diagonal of V0^-1 (B, k) and V0^-1 [X y] (B, k, r)."""
+        return 1.0 - (self.H**2).sum(-1), self.whiten(self.U)[:, : self.U.shape[1]]
+
     def whiten(self, A: Array) -> Array:
         """[A - W B; -B] for columns A (B, k, a) of the rows, (B, k + m, a)."""
         B = self.inverse @ (self.H.swapaxes(-1, -2) @ A)
@@ -342,6 +346,10 @@ class LowRankKernel(BlockDiagonalKernel):
             Z = np.concatenate([terms[i].Z[rows] for i in factor.terms], axis=-1)
             F.append(level_columns(terms[factor.terms[0]], rows, Z).reshape(*rows.shape, -1, factor.q))
         return self.data.Xy[rows], F
+
+    def columns_of(self, batch: RowBatch) -> int:
+        """Random effects of a block of a batch: its levels, the most that a block has, times their effects."""
+        return sum(F.shape[2] * F.shape[3] for F in self._columns(batch)[1])
 
     def apply_inverses(self, x: Array, errors: Sequence[Array]) -> list[Array]:
         """V0^-1 e at many x (t, size) for rows (t, B, k) of every batch, divided by the sds of their errors."""

@@ -222,6 +222,16 @@ def scaled_columns(kernel: BlockDiagonalKernel, rows: Codes) -> list[Array]:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class RowInverses:
+    """Of rows (B, k) at t points: what divides them (t or 1, B, k), the diagonal of V0^-1 (t, B, k) and V0^-1 [X y] (t, B, k, r)."""
+
+    rows: Codes
+    scale: Array
+    diagonal: Array
+    products: Array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class PooledSubjectsKernel:
     """The values of a kernel of structured errors at many x; kinds : of every batch of rows."""
 
@@ -301,6 +311,20 @@ class PooledSubjectsKernel:
         """V0^-1 of some batches at many x, their rows divided by the weights alone."""
         for batch, kind in blocks:
             yield InvertedBlocks(batch.rows, scaled_Xy(self.kernel, batch.rows), np.linalg.inv(self.factorize_kind(kind, x).V), kind.kind)
+
+    def row_inverses(self, blocks: list[tuple[RowBatch, IdenticalSubjects]], x: Array) -> Iterator[RowInverses]:
+        """What single rows need of V0^-1 of some batches at many x."""
+        if self.low_rank is not None:
+            for number, batch in enumerate(self.kernel.data.rows):
+                parts = [self.low_rank.evaluate_one(own).blocks[number] for own in x]
+                diagonal, products = (np.stack(found) for found in zip(*(part.row_inverses() for part in parts), strict=True))
+                log_scales = [np.zeros(self.kernel.data.n) if (own := self.kernel.log_scale(row)[0]) is None else own for row in x]
+                yield RowInverses(batch.rows, np.exp(np.stack(log_scales)[:, batch.rows]), diagonal, products)
+            return
+        for part in self.invert_blocks(blocks, x):
+            diagonal = np.diagonal(part.inverse, axis1=-2, axis2=-1)[:, part.kind]
+            scale = np.broadcast_to(row_scale(self.kernel, part.rows), (*part.rows.shape, 1))[None, ..., 0]
+            yield RowInverses(part.rows, scale, diagonal, multiply_by_kind(part.inverse, part.U[None], part.kind))
 
     def _sum_kinds(self, V: Array, count: Array, G: Array) -> tuple[Array, Array]:
         """log |V| and [X y] of blocks added up."""
