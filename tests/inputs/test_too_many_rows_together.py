@@ -16,7 +16,7 @@ from bayeslmm.likelihood.structured import blocks
 @pytest.mark.parametrize(
     ("formula", "options", "where", "remedy"),
     [
-        ("y ~ x + (1 | g)", {"variance": "ident(k)"}, "variance=", "weights="),
+        ("y ~ x + (1 | g / p)", {"variance": "ident(k)"}, "variance=", "weights="),
         ("y ~ x", {"residual": "ar1(t | g)"}, "residual=", "split"),
         ("y ~ x + (1 | h)", {"residual": "ar1(t | g)"}, "cross the subjects", "nest"),
     ],
@@ -27,7 +27,13 @@ def test_what_ties_too_many_rows_together_is_named(
     monkeypatch.setattr(blocks, "TUNING", replace(blocks.TUNING, structured_rows=10))
     rng = np.random.default_rng(1)
     data = pd.DataFrame(
-        {"g": np.repeat(list("abc"), 12), "h": np.tile(list("uvw"), 12), "t": np.tile(range(12), 3), "k": np.tile(list("pq"), 18)}
+        {
+            "g": np.repeat(list("abc"), 12),
+            "h": np.tile(list("uvw"), 12),
+            "t": np.tile(range(12), 3),
+            "k": np.tile(list("pq"), 18),
+            "p": np.arange(36) // 2,
+        }
     )
     data = data.assign(x=rng.normal(size=36), y=rng.normal(size=36))
     with pytest.raises(SizeError) as caught:
