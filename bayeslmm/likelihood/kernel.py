@@ -192,6 +192,8 @@ class Tuning:
     pooled_elements : elements that cross-products pooled over equal levels may hold
     pooled_sums : products summed by pattern of visits that are always kept, however few the rows
     structured_rows : rows of one block of structured errors beyond which a model is refused: V would not fit
+    low_rank_work, low_rank_elements : rows x columns^2 (minutes) and rows x columns (2 GB) of random effects beside errors of unequal
+        variance, beyond which these are worked on in dense blocks of rows
     one_thread_columns : columns of a dense block below which one BLAS thread is faster than several
     """
 
@@ -213,6 +215,8 @@ class Tuning:
     pooled_elements: int = 8_000_000
     pooled_sums: int = 100_000
     structured_rows: int = 8000
+    low_rank_work: float = 1e10
+    low_rank_elements: float = 3e7
     one_thread_columns: int = 1500
 
     def eliminates_first(self, factors: int, columns: int, related: bool, one_point: bool) -> bool:

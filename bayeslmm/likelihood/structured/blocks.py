@@ -78,6 +78,15 @@ def _too_many_together(design: Design, rows: int) -> SizeError:
     return SizeError(what, where, remedy)
 
 
+def require_dense(batches: Sequence[RowBatch]) -> None:
+    """Raise SizeError where blocks that are fitted by their random effects have too many rows for what asks for V itself."""
+    most = max((batch.rows.shape[1] for batch in batches), default=0)
+    if most > TUNING.structured_rows:
+        what = f"this needs the covariance matrix of all rows that random effects tie together: {most:,}"
+        remedy = f"df='satterthwaite' does without it; or fit a sample with at most {TUNING.structured_rows:,} rows of each level"
+        raise SizeError(what, "variance= beside random effects", remedy)
+
+
 def order_rows(design: Design, cluster: Codes, *, dense: bool = True) -> list[Codes]:
     """(B, k) row positions for every block size, rows of a block by subject and visit; dense : V of a block is worked on whole."""
     subject = cluster if design.residual is None else design.residual.subject.codes

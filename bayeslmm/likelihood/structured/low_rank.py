@@ -22,9 +22,8 @@ from numpy.typing import NDArray
 
 from bayeslmm._arrays import Array, Codes
 from bayeslmm.data.design import Design
-from bayeslmm.errors import SizeError
 from bayeslmm.likelihood.kernel import TUNING, Solution, solve_rows, solve_Xy
-from bayeslmm.likelihood.structured.blocks import RowBatch, independent_blocks
+from bayeslmm.likelihood.structured.blocks import RowBatch, independent_blocks, require_dense
 from bayeslmm.likelihood.structured.kernel import (
     BlockDiagonalKernel,
     BlockDiagonalState,
@@ -57,7 +56,8 @@ def is_low_rank(design: Design) -> bool:
         first = np.unique(term.group.codes, return_index=True)[1]
         columns += term.Z.shape[1] * np.bincount(block[first], minlength=len(rows))
     low = float((rows * columns**2).sum())
-    return low * WORTH < float((rows**3).sum()) and low < float(TUNING.structured_rows) ** 3
+    fits = low < TUNING.low_rank_work and float((rows * columns).sum()) < TUNING.low_rank_elements
+    return fits and low * WORTH < float((rows**3).sum())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,11 +103,7 @@ class LowRankState(BlockDiagonalState):
 
     @cached_property
     def rows(self) -> list[StructuredBlockFactor]:
-        most = max(batch.rows.shape[1] for batch in self.kernel.data.rows)
-        if most > TUNING.structured_rows:
-            what = f"this needs the covariance matrix of all rows that random effects tie together: {most:,}"
-            remedy = f"df='satterthwaite' does without it; or fit a sample with at most {TUNING.structured_rows:,} rows of each level"
-            raise SizeError(what, "variance= beside random effects", remedy)
+        require_dense(self.kernel.data.rows)
         return self._factorize(self.kernel.data.rows)
 
     def _held_blocks(self, asked: NDArray[np.bool_]) -> list[StructuredBlockFactor]:

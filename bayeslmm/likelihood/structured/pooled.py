@@ -15,7 +15,7 @@ import numpy as np
 from bayeslmm._arrays import Array, Codes, equal_rows
 from bayeslmm.data.design import Design
 from bayeslmm.likelihood.kernel import TUNING, Solution, solve_Xy
-from bayeslmm.likelihood.structured.blocks import RowBatch, block_of, order_rows, sum_by_pattern
+from bayeslmm.likelihood.structured.blocks import RowBatch, block_of, order_rows, require_dense, sum_by_pattern
 from bayeslmm.likelihood.structured.kernel import LARGE_BLOCK, BlockDiagonalKernel, level_mask
 from bayeslmm.likelihood.structured.low_rank import LowRankKernel
 from bayeslmm.likelihood.structured.residual_structure import BlockRows, GroupedStructure, ResidualStructure, SpatialStructure
@@ -309,6 +309,7 @@ class PooledSubjectsKernel:
 
     def invert_blocks(self, blocks: list[tuple[RowBatch, IdenticalSubjects]], x: Array) -> Iterator[InvertedBlocks]:
         """V0^-1 of some batches at many x, their rows divided by the weights alone."""
+        require_dense([batch for batch, _ in blocks])
         for batch, kind in blocks:
             yield InvertedBlocks(batch.rows, scaled_Xy(self.kernel, batch.rows), np.linalg.inv(self.factorize_kind(kind, x).V), kind.kind)
 
