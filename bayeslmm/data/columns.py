@@ -19,7 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bayeslmm._arrays import Array, Codes, Mask, label_text
-from bayeslmm.data.frame import ColumnTable, rows_text, values_text
+from bayeslmm.data.frame import ColumnTable, require_unicode, rows_text, values_text
 from bayeslmm.errors import DataError, NonFiniteError
 
 
@@ -451,7 +451,8 @@ def _enumeration(series: pd.Series[Any], kind: ColumnKind) -> FactorColumn:
 
 
 def require_labels(series: pd.Series[Any], name: str) -> None:
-    """Refuse objects that cannot be told apart by their value: lists, sets, frames, signalling NaN."""
+    """Refuse objects that cannot be told apart by their value, lists, sets, frames, signalling NaN, and text that is not Unicode."""
+    require_unicode(name, series)
     if kind_of(series) == "object" and any(value.__hash__ is None for value in series):
         types = ", ".join(sorted({type(value).__name__ for value in series.dropna()}))
         what = f"column {name!r} holds {types} objects, which are no labels"

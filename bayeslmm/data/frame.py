@@ -166,16 +166,34 @@ def read_table(data: Any, used: Sequence[str]) -> ColumnTable:
     """The columns `used` of any frame.
 
     Errors: `DataError` for text, arrays and other things that are not frames, for columns of several levels, duplicated names, names that
-    only look alike, absent columns, two-dimensional columns and columns of unequal length.
+    only look alike, absent columns, two-dimensional columns, columns of unequal length and text that is not Unicode.
     """
     if isinstance(data, pd.DataFrame):
-        return _pandas_table(data, used)
-    if isinstance(data, Mapping):
-        return _mapping_table(data, used)
-    refusal = _refusal(data)
-    if refusal is not None:
-        raise refusal
-    return _foreign_table(data, used)
+        table = _pandas_table(data, used)
+    elif isinstance(data, Mapping):
+        table = _mapping_table(data, used)
+    else:
+        refusal = _refusal(data)
+        if refusal is not None:
+            raise refusal
+        return _foreign_table(data, used)
+    for name in used or (() if isinstance(data, pd.DataFrame) else table.given):
+        require_unicode(name, table.given[name])
+    return table
+
+
+def require_unicode(name: str, column: Any) -> None:
+    """Raise DataError for text that no file, no page and no own type of pandas can hold: halves of a pair, as a wrong encoding leaves."""
+    labels = getattr(getattr(column, "dtype", None), "categories", column)
+    dtype = getattr(labels, "dtype", None)
+    plain = dtype is not None and not (isinstance(dtype, np.dtype) and dtype.kind in "OU")
+    texts = [name] if plain else [name, *(label for label in labels if isinstance(label, str))]
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError:
+        odd = next(text for text in texts if any("\ud800" <= sign <= "\udfff" for sign in text))
+        remedy = "read the data with the encoding that they were written in"
+        raise DataError(f"column {name!a} holds text that is not Unicode", f"lone surrogates, as in {odd!a}", remedy) from None
 
 
 def _refusal(data: Any) -> DataError | None:
