@@ -10,9 +10,11 @@ from functools import cached_property, partial
 import numpy as np
 
 from bayeslmm._arrays import Array, Codes
+from bayeslmm._validation import MAX_SIZE
 from bayeslmm.covariance.base import Covariance
 from bayeslmm.covariance.spatial import SpatialCovariance
 from bayeslmm.data.design import Design
+from bayeslmm.errors import SpecificationError
 from bayeslmm.likelihood.criterion import Criterion
 from bayeslmm.likelihood.kernel import TUNING
 from bayeslmm.likelihood.parameters import RandomParameters, random_parameters
@@ -283,11 +285,16 @@ def _term_columns(design: Design, standardization: Standardization) -> tuple[Ter
 
 
 def held_sigma2(design: Design, standardization: Standardization) -> float | None:
-    """sigma^2 on standardized columns where the spec holds it."""
-    if design.spec.sigma is None:
+    """sigma^2 on standardized columns where the spec holds it. SpecificationError where it is no number there."""
+    sigma = design.spec.sigma
+    if sigma is None:
         return None
-    unit = standardization.y_scale**2 * standardization.weight_mean * design.weight_scale
-    return float(design.spec.sigma**2 / unit)
+    unit = standardization.y_scale * math.sqrt(standardization.weight_mean * design.weight_scale)
+    ratio = sigma / unit
+    if 1.0 / MAX_SIZE < ratio * ratio < MAX_SIZE:
+        return ratio * ratio
+    what = f"sigma is {sigma:g}, and the residuals of the response are of the size {unit:.3g}: their squares cannot be compared"
+    raise SpecificationError(what, "sigma", "give the residual sd in the units of the response")
 
 
 def problem_from_sums(design: Design, standardization: Standardization, cross: CrossProducts, sums: Accumulator | None = None) -> Problem:

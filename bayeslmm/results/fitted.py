@@ -230,7 +230,7 @@ def new_response(design: Design, y: Any) -> Design:
     y : one number per row used, or per row of the data (those not used are passed over), or one column of them as `simulate(1)` gives it
     Raises DataError for another length, NonFiniteError for values that are missing or infinite.
     """
-    if getattr(y, "ndim", 1) == 2 and y.shape[1] == 1:
+    if getattr(y, "shape", ())[1:] == (1,):
         y = y.iloc[:, 0] if isinstance(y, pd.DataFrame) else y[:, 0]
     require_same_rows(y, design, "y")
     values = numbers_of(y, "y", labelled=True)

@@ -12,6 +12,7 @@ from itertools import chain, combinations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
@@ -87,7 +88,7 @@ def class_levels(
 ) -> ClassLevels:
     """The levels of a class variable in SAS's order.
 
-    values : (n,) numbers or texts; None and NaN are missing
+    values : (n,) numbers or texts; what pandas takes for missing is missing
     order : of the PROC statement; "internal" takes the order of `known` (the categories of an ordered column) when it is given
     Raises DataError when REF= names a level that does not occur.
 
@@ -95,7 +96,7 @@ def class_levels(
     ('8', '9', '10')
     """
     distinct, codes = _distinct(values)
-    labels = [None if v is None or v != v or (isinstance(v, str) and not v.strip()) else format_level(v) for v in distinct]
+    labels = [None if v is pd.NA or v is None or v != v or (isinstance(v, str) and not v.strip()) else format_level(v) for v in distinct]
     counts: dict[str, int] = {}
     for label, count in zip(labels, np.bincount(codes, minlength=len(distinct)), strict=True):
         if label is not None:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm._arrays import Array, is_counted, is_covariance, numbers_of, seed_sequence
-from bayeslmm._validation import require_number
+from bayeslmm._validation import MAX_SIZE, require_number
 from bayeslmm.errors import DesignError, SpecificationError, show_value
 from bayeslmm.estimate.estimate import Estimate
 from bayeslmm.likelihood.criterion import CriterionPoint
@@ -120,7 +120,7 @@ def estimates_with(
     else:
         begin = 0 if structured is None else structured.variance_part.start
         size = 0 if structured is None else structured.structure.size
-        errors = theta[begin - size : begin], fit._sigma if sigma is None else require_number(sigma, "sigma", above=0.0)
+        errors = theta[begin - size : begin], fit._sigma if sigma is None else _residual_sd(sigma)
     return estimates_of(model, coefficients, sds, corrs, errors, fit.method, variance)
 
 
@@ -235,6 +235,11 @@ def _numbers(values: Any, count: int, name: str, meaning: Sequence[str] = ()) ->
     return out
 
 
+def _residual_sd(sigma: Any) -> float:
+    """An assumed sigma, whose square is a number."""
+    return require_number(sigma, "sigma", above=MAX_SIZE**-0.5, below=MAX_SIZE**0.5)
+
+
 def read_errors(problem: Problem, sigma: Any, R: Any) -> tuple[Array, float]:
     """Natural parameters of R relative to sigma, and sigma: from one matrix for all groups, or one for each.
 
@@ -244,7 +249,7 @@ def read_errors(problem: Problem, sigma: Any, R: Any) -> tuple[Array, float]:
     if kernel is None or residual is None or not isinstance(kernel.structure, GroupedStructure):
         if R is not None:
             raise SpecificationError("R is given, and the model has no residual structure", "R", "give residual=, or leave R out")
-        return np.zeros(0), require_number(sigma, "sigma", above=0.0)
+        return np.zeros(0), _residual_sd(sigma)
     structure = kernel.structure
     if not isinstance(structure, VisitStructure):
         remedy = "fit the model to data, and change other parameters by fit.with_params(...)"

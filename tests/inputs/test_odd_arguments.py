@@ -90,3 +90,29 @@ def test_what_holds_no_models_is_not_ranked(given: Any) -> None:
 )
 def test_a_function_as_numerator_is_not_divided_by_what_is_no_word(odd: Any) -> None:
     assert isinstance(refused(lambda: fit().ratio(lambda found: 1.0, odd)), SpecificationError)
+
+
+@pytest.mark.parametrize("power", [-300, -200, 200, 299])
+def test_a_sigma_whose_square_is_no_number_beside_the_response_is_refused(power: int) -> None:
+    """Whatever the units: sigma and response multiplied alike are the same model."""
+    data, model = visits(), "y ~ x + (1 | g)"
+    sigma = 10.0**power
+    refused(lambda: fit(sigma=sigma), SpecificationError, "sigma")
+    refused(lambda: blm.fit_by("y ~ x", data, by="arm", sigma=sigma), DataError, "none of")
+    refused(lambda: blm.assume(model, data.drop(columns="y"), alpha=[0.0, 1.0], sd=0.5, sigma=sigma), SpecificationError, "sigma")
+    unit = 10.0 ** (power / 2)
+    assert fit(data=data.assign(y=data["y"] * unit), sigma=unit).theta == pytest.approx(fit(sigma=1.0).theta, rel=1e-6)
+
+
+def test_a_class_variable_of_pandas_text_has_missing_values() -> None:
+    data = frame()
+    gaps = {name: data[name].where(np.arange(len(data)) != at) for name, at in (("f", 2), ("g", 5))}
+    for where in ("", "where f = 'a' or f > 'a';", "where not missing(f);"):
+        program = f"proc mixed; class g f; {where} model y = x f / solution; random intercept / subject=g; run;"
+        text = blm.proc_mixed(program, data.assign(**{name: gap.astype("string") for name, gap in gaps.items()}))
+        plain = blm.proc_mixed(program, data.assign(**{name: gap.astype(object) for name, gap in gaps.items()}))
+        pd.testing.assert_frame_equal(text["SolutionF"], plain["SolutionF"])
+
+
+def test_groups_are_no_response() -> None:
+    refused(lambda: fit().refit(visits().groupby("g")), SpecificationError, "y is")

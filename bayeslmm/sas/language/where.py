@@ -16,6 +16,7 @@ from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from bayeslmm._arrays import Mask
@@ -424,7 +425,7 @@ def _comparable(side: Any, text: bool, blank: float = -np.inf) -> Any:
         return np.where(np.isnan(values), blank, values)
     values = np.atleast_1d(np.asarray(side, dtype=object))
     plain = np.empty(len(values), dtype=object)
-    plain[:] = ["" if v is None or v != v else str(v).rstrip() for v in values]
+    plain[:] = ["" if v is None or v is pd.NA or v != v else str(v).rstrip() for v in values]
     return plain
 
 
