@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any, get_args
@@ -220,7 +220,10 @@ def _grid(layout: Layout, grid: Any, arms: Sequence[Any] | None, control: Codes)
     """Arms that share an amount, and the amounts in order, each once."""
     known = {label_key(arm): i for i, arm in enumerate(layout.arms)}
 
-    def codes(labels: Sequence[Any]) -> Codes:
+    def codes(labels: Any) -> Codes:
+        if not isinstance(labels, Collection):
+            raise SpecificationError(f"arms is {show_value(labels)}", "arms", "give a list of arms of the data")
+        labels = [labels] if isinstance(labels, str) else list(labels)
         unknown = [label for label in labels if label_key(label) not in known]
         if unknown:
             what = f"the grid names arm {unknown[0]!r}"

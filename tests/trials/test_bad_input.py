@@ -225,6 +225,8 @@ ASKED: dict[str, Callable[[blm.Imputations], Any]] = {
     "an unknown rule of df": lambda i: given(i).analyse("change ~ arm").pool(df="br"),
     "a grid of words": lambda i: i.tipping(["a"], "change ~ arm"),
     "a grid of three arms": lambda i: i.tipping({"drug": [1], "placebo": [1], "sham": [1]}, "change ~ arm"),
+    "arms that are none": lambda i: i.tipping([1], "change ~ arm", arms=len),
+    "an arm in place of a list": lambda i: i.tipping([1], "change ~ arm", arms="drugs"),
     "an unknown visit": lambda i: i.tipping([1], "change ~ arm", visit=9),
     "a data set that is none": lambda i: i.data(1000),
     "one frame": lambda i: blm.imputations([i.data(0)], outcome="change", visit="week", subject="id", treatment="arm"),
