@@ -6,7 +6,6 @@ import glob
 import os
 import re
 import secrets
-import stat
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +17,10 @@ if sys.platform == "win32":
     fcntl = None
 else:
     import fcntl
+
+
+PERMISSIONS = 0o777
+"""Of a mode: what is written is no program of another user."""
 
 
 def as_path(path: Any) -> Path:
@@ -70,8 +73,8 @@ def make_folder(path: Path) -> None:
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file through a temporary one beside it: new or untouched, never half.
 
-    A file that is there keeps its mode, a new one has that of the umask; of a symbolic link the file that it names is replaced. Temporary
-    files that a killed process left behind are removed.
+    A file that is there keeps its permissions and, where the user belongs to it, its group; a new one has those of the umask. Of a
+    symbolic link the file that it names is replaced. Temporary files that a killed process left behind are removed.
 
     Errors: StoreError with the bytes needed when the folder is missing, full or closed to writing.
     """
@@ -103,14 +106,16 @@ def _replace(path: Path, temporary: Path, content: bytes) -> None:
         flags |= os.O_BINARY
     else:
         flags |= os.O_NOFOLLOW
-    mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else None
-    with os.fdopen(os.open(temporary, flags, 0o666 if mode is None else 0o600), "wb") as file:
+    before = path.stat() if path.exists() else None
+    with os.fdopen(os.open(temporary, flags, 0o666 if before is None else 0o600), "wb") as file:
         _lock(file.fileno())
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-        if mode is not None and sys.platform != "win32":
-            os.fchmod(file.fileno(), mode)
+        if before is not None and sys.platform != "win32":
+            with suppress(OSError):  # of a group that the user is not in
+                os.fchown(file.fileno(), -1, before.st_gid)
+            os.fchmod(file.fileno(), before.st_mode & PERMISSIONS)
         if sys.platform != "win32":
             os.replace(temporary, path)
     if sys.platform == "win32":

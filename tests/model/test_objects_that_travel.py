@@ -110,14 +110,24 @@ def test_a_new_file_has_the_mode_of_the_umask_and_an_old_one_keeps_its_own(tmp_p
     finally:
         os.umask(old)
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
-    path.chmod(0o664)
+    path.chmod(0o4664)
     fit.save(path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o664
+
     link = tmp_path / "link"
     link.symlink_to(path)
     fit.save(link)
     assert link.is_symlink()
     assert blm.load(link).criterion == fit.criterion
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs a group that is not the user's own")
+def test_a_file_that_a_group_shares_stays_theirs(tmp_path: Path) -> None:
+    path = tmp_path / "fit"
+    path.write_bytes(b"old")
+    os.chown(path, -1, 4321)
+    blm.LMM("y ~ t", rows()).fit().save(path)
+    assert path.stat().st_gid == 4321
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="locks are those of POSIX")
