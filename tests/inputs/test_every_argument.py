@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import inspect
+import random
+import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAliasType, get_args, get_origin
 
+import numpy as np
 import pytest
 
-from tests.inputs.every_argument import Outcome, Verb, asked, odd_values, outcome, prepare, verbs
+from bayeslmm import _types
+from tests.inputs.every_argument import Outcome, Verb, asked, frame, odd_values, outcome, prepare, verbs
 
 NUMBERS = {"0", "-1", "huge", "billion", "NumPy number", "True"}
 ABOVE_ZERO = {"huge", "billion", "NumPy number"}
@@ -151,6 +156,72 @@ def test_every_odd_value_of_every_argument(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     prepare(tmp_path)
     found = list(complaints(every=True))
+    assert not found, "\n".join(found)
+
+
+def good_values(verb: Verb, parameter: str) -> list[Any]:
+    """What a parameter takes, of the words and switches that its type says, and values of a few names that verbs share."""
+
+    def words(told: Any) -> Iterator[Any]:
+        if told is bool:
+            yield from (True, False)
+        elif get_origin(told) is Literal:
+            yield from get_args(told)
+        elif isinstance(told, TypeAliasType):
+            yield from words(told.__value__)
+        else:
+            for inner in get_args(told):
+                yield from words(inner)
+
+    told = str(inspect.signature(verb.call).parameters[parameter].annotation)
+    named = [getattr(_types, name, bool if name == "bool" else None) for name in re.findall(r"\w+", told)]
+    return [*(word for name in named for word in words(name)), *re.findall(r'"([^"]+)"', told), *SHARED.get(parameter, ())]
+
+
+SHARED: dict[str, tuple[Any, ...]] = {
+    "at": ({"x": [0.0, 1.0]}, {"f": ["a"]}, {"x": [np.inf]}),
+    "by": ("f", "g", ["f"]),
+    "conf_level": (0.5, 0.999999),
+    "formula": ("y ~ x", "log(y) ~ x + (1 | g)", ". ~ . + v", ". ~ 1"),
+    "group": ("g",),
+    "newdata": (frame().head(2), frame().iloc[:0], frame()[["x"]], {"x": [1.0]}),
+    "offset": ("x",),
+    "residual": ("ar1(v | g)", "us(v | g)"),
+    "sigma": (1.0, 1e-300),
+    "specs": ("f", ["f", "x"], "~ f | x"),
+    "variance": ("ident(f)", "power(fitted)"),
+    "weights": ("v", np.ones(48), {"f": [1, 2, 3]}, "proportional"),
+}
+
+
+def complaints_of_pairs(count: int) -> Iterator[str]:
+    """What is wrong with calls of two or three arguments that are odd, or right each by itself."""
+    rng = random.Random(1)
+    several = [verb for verb in verbs() if len(verb.parameters) > 1]
+    for _ in range(count):
+        verb = rng.choice(several)
+        given = dict(verb.base)
+        for parameter in rng.sample(verb.parameters, min(len(verb.parameters), rng.choice([2, 2, 3]))):
+            odd, good = odd_values(given.get(parameter)), good_values(verb, parameter)
+            given[parameter] = rng.choice(good) if good and rng.random() < 0.75 else rng.choice(list(odd.values()))
+        found = outcome(partial(verb.call, **given), 60.0)
+        if found.kind not in ("refused", "given"):
+            yield f"{verb.name}({given}): {found.kind} {found.said} {found.place}"
+
+
+@pytest.mark.slow
+def test_pairs_of_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    prepare(tmp_path)
+    found = list(complaints_of_pairs(2000))
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.hostile
+def test_many_pairs_of_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    prepare(tmp_path)
+    found = list(complaints_of_pairs(20_000))
     assert not found, "\n".join(found)
 
 
