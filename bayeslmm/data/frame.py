@@ -177,7 +177,7 @@ def read_table(data: Any, used: Sequence[str]) -> ColumnTable:
         if refusal is not None:
             raise refusal
         return _foreign_table(data, used)
-    for name in used or (() if isinstance(data, pd.DataFrame) else table.given):
+    for name in used or (() if isinstance(data, pd.DataFrame) else table.names):
         require_unicode(name, table.given[name])
     return table
 
