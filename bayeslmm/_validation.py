@@ -171,11 +171,13 @@ PLACES = {
     "draws": "draws x chains x (parameters, random effects) (sample, calibrate)",
     "draws by row": "draws x rows (posterior predictions, log likelihood, leave-one-out)",
     "marginal covariance": "rows of a level x rows of a level (marginal_cov)",
+    "design": "columns x (rows, columns) (LMM)",
+    "covariances": "(co)variances x columns of a random term, or visits, squared (us, un, without a structure)",
     "visit patterns": "patterns of visits x (visits x coefficients)^2 (residual= of from_partitions, save(rows=False))",
     "imputations": "samples x subjects x visits, samples x visits x visits (impute)",
 }
-"""Every place whose size grows with a product of what a user gives, and the factors. Columns of X and Z, blocks of crossed factors and
-structures over many rows have limits of their own, where they are built: they are refused at any size of the machine."""
+"""Every place whose size grows with a product of what a user gives, and the factors. Columns of X and Z beyond these, blocks of crossed
+factors and structures over many rows have limits of their own, where they are built: they are refused at any size of the machine."""
 
 
 def require_memory(place: str, numbers: float, what: str, remedy: str) -> None:

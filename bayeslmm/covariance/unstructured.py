@@ -8,6 +8,7 @@ from functools import lru_cache
 import numpy as np
 
 from bayeslmm._arrays import Array, Codes, readonly
+from bayeslmm._validation import require_memory
 from bayeslmm.covariance.base import Covariance, Derivatives, Invariance, Parameter, per_row
 from bayeslmm.covariance.linalg import cholesky, definite_factor, trapezoidal
 
@@ -50,6 +51,10 @@ class Banded(Covariance):
     _unit: Array = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        order = min(self.order, self.q)
+        cells = order * self.q - order * (order - 1) // 2
+        what = f"the derivatives of {cells:,} (co)variances of {self.q:,} columns"
+        require_memory("covariances", 2.0 * cells * self.q**2, what, "take a structure of few parameters: diag, cs, ar1, fa")
         rows, cols = band_positions(self.q, self.order)
         object.__setattr__(self, "_flat", readonly(rows * self.q + cols))
         object.__setattr__(self, "_unit", _units(self.q, self.order)[0])

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bayeslmm._arrays import Array, FrozenMapping
+from bayeslmm._validation import require_memory
 from bayeslmm.data.columns import Columns
 from bayeslmm.data.expressions import Atom, atom_name, read_atom
 from bayeslmm.data.variables import EncodedVariable, FactorVariable, Training, encode_variable
@@ -235,6 +236,8 @@ def _check_size(layout: _Layout, atoms: Mapping[str, EncodedVariable], rows: int
     widths = [prod([_width(atoms[part.atom], part) for part in scope]) for scope in layout.scopes]
     total = sum(widths)
     if 8 * rows * total <= MATRIX_BYTES_LIMIT:
+        what = f"{total:,} columns for {rows:,} rows, and their cross-products,"
+        require_memory("design", 2.0 * rows * total + 4.0 * total**2, what, "use a random effect for a factor of many levels: (1 | factor)")
         return
     by_term: dict[Term, int] = {}
     for term, width in zip(layout.terms, widths, strict=True):

@@ -27,6 +27,10 @@ fit = model.fit()
 many = blm.LMM("y ~ 1 + (1 | g)", pd.DataFrame({"y": rng.normal(size=30100), "g": ["a"] * 30000 + [f"s{i}" for i in range(20)] * 5})).fit()
 
 
+wide = pd.DataFrame({"y": rng.normal(size=20000), "x": rng.normal(size=20000), "g": [*"ab"] * 10000, "L": np.arange(20000) % 10000})
+BARS = ["(0 + C(L) | g)", "(C(L) || g)", "diag(C(L) | g)", "un(C(L) | g, 2)", "id(0 + C(L) | g)", "cs(0 + C(L) | g)"]
+
+
 def means(m):
     return fit.emmeans("x", at={"x": np.linspace(0, 1, m)})
 
@@ -46,6 +50,8 @@ QUESTIONS = {
     "check_inference": lambda: fit.check_inference(n=10**9),
     "simulate": lambda: fit.simulate(10**9),
     "marginal_cov": lambda: many.marginal_cov("a"),
+    "fixed levels": lambda: blm.LMM("y ~ C(L) + (1 | g)", wide),
+    **{bar: lambda bar=bar: blm.LMM(f"y ~ x + {bar}", wide) for bar in BARS},
 }
 for name, question in QUESTIONS.items():
     try:
