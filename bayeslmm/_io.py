@@ -27,6 +27,10 @@ def as_path(path: Any) -> Path:
     """A path from what a user gave. Errors: StoreError for what names no file."""
     if not isinstance(path, str | os.PathLike) or not os.fspath(path) or "\0" in str(path):
         raise StoreError(f"{show_value(path)} names no file", "path", 'give a path, such as "model.fit"')
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:  # a half of a surrogate pair, which no file system holds
+        raise StoreError(f"{os.fspath(path)!a} names no file", "path", 'give a path, such as "model.fit"') from None
     return Path(path)
 
 

@@ -104,7 +104,7 @@ class Comparison:
         return printable_text(self.frame.to_string(index=False))
 
     def _repr_html_(self) -> str:
-        return str(self.frame.to_html(index=False, escape=True))
+        return printable_text(self.frame.to_html(index=False))
 
 
 known_arguments(Comparison)

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm._validation import require_flag
-from bayeslmm.errors import Check, escape_control
+from bayeslmm.errors import Check, escape_control, printable_text
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -304,7 +304,9 @@ class NotedFrame(pd.DataFrame):
         return "\n".join(map(escape_control, lines))
 
     def _repr_html_(self) -> str:
-        return self.to_html(index=self._shows_index) + "".join(f"<p>{escape(escape_control(note))}</p>" for note in self.notes)
+        return printable_text(self.to_html(index=self._shows_index)) + "".join(
+            f"<p>{escape(escape_control(note))}</p>" for note in self.notes
+        )
 
 
 def add_notes(frame: pd.DataFrame | dict[str, Any], notes: Sequence[str]) -> NotedFrame:

@@ -47,9 +47,13 @@ def test_no_representation_has_a_control_character() -> None:
         fit.check_inference(4, seed=1),
         fit.bootstrap(3, seed=1),
         post.contrast(list(fit.fixef.index[1:])),
+        means.pairs(),
+        model.priors,
+        fit.profile(terms=fit.fixef.index[1]),
+        blm.fit_by("y ~ 1", armed(), by="arm"),
     ]
     for one in shown:
-        for text in (repr(one), str(one)):
+        for text in (repr(one), str(one), one._repr_html_() if hasattr(one, "_repr_html_") else ""):
             assert all(letter.isprintable() or letter == "\n" for letter in text), type(one)
 
 
@@ -107,3 +111,10 @@ def test_every_text_file_says_its_encoding() -> None:
                 words = [argument.value for argument in node.args if isinstance(argument, ast.Constant)]
                 ours = name in ("read_text", "write_text") and isinstance(node.func, ast.Name)
                 assert ours or "encoding" in told or any("b" in str(word) for word in words), f"{path}:{node.lineno}"
+
+
+@pytest.mark.parametrize("path", ["\ud800", "a\x00b", ""], ids=ascii)
+def test_what_no_file_system_holds_is_no_path(path: str) -> None:
+    fit = blm.LMM("y ~ x + (1 | g)", visits()).fit()
+    for asked in (lambda: blm.load(path), lambda: blm.read_model(path), lambda: fit.save(path), lambda: fit.model.write(path)):
+        refused(asked, StoreError, "names no file")

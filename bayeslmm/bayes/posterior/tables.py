@@ -290,7 +290,7 @@ class PosteriorContrast:
         return printable_text(self.frame.to_string(index=False))
 
     def _repr_html_(self) -> str:
-        return self.frame.to_html(index=False)
+        return printable_text(self.frame.to_html(index=False))
 
 
 known_arguments(PosteriorContrast)

@@ -177,7 +177,7 @@ class ResolvedPriors:
         return printable_text(self.frame.to_string(index=False))
 
     def _repr_html_(self) -> str:
-        return str(self.frame.to_html(index=False))
+        return printable_text(self.frame.to_html(index=False))
 
 
 known_arguments(ResolvedPriors)

@@ -397,7 +397,7 @@ class Contrast:
         return printable_text(f"{self.frame!r}\n\njointly:\n{self.joint.to_string(index=False)}")
 
     def _repr_html_(self) -> str:
-        return f"{self.frame._repr_html_()}\n{self.joint.to_html(index=False)}"
+        return f"{self.frame._repr_html_()}\n{printable_text(self.joint.to_html(index=False))}"
 
 
 known_arguments(Contrast)
