@@ -5,6 +5,7 @@ Exit codes: 0 all well, 1 a check or a figure failed, 2 the input cannot be used
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import warnings
@@ -261,8 +262,16 @@ def leave_by(*results: Any) -> None:
 
 
 def main() -> None:
-    """The entry point of the command line."""
-    app()
+    """The entry point of the command line. Output that cannot be written, as to a full disk, ends it with 1 and a line on stderr."""
+    try:
+        app()
+    except OSError as error:
+        if error.filename is not None:  # of a file, and not of the output
+            raise
+        with open(os.devnull, "w", encoding="utf-8") as nowhere:  # what is left in the buffer would fail once more at the end
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        aside.print(f"the output cannot be written: {(error.strerror or type(error).__name__).lower()}")
+        sys.exit(FAILED)
 
 
 if __name__ == "__main__":

@@ -149,3 +149,11 @@ def test_a_folder_that_cannot_be_made_is_an_input_error(tmp_path: Path, small_tr
     done = run(app, ["demo", "--data", str(small_trial), "--out", str(tmp_path / "file" / "demo")])
     assert done.exit_code == 2
     assert "the folder could not be made" in done.output
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_output_that_cannot_be_written_is_told_in_a_line() -> None:
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        done = subprocess.run([sys.executable, "-m", "bayeslmm", "--help"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "the output cannot be written: no space left on device\n"
