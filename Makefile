@@ -105,7 +105,7 @@ sbc: .venv/.dev ## simulation-based calibration of the samplers
 fuzz: .venv/.dev ## long runs of generated input
 	HYPOTHESIS_PROFILE=long $(PYTEST) -n $(JOBS) -m hypothesis
 
-hostile: .venv/.dev ## every argument of every public callable given every odd value (two minutes)
+hostile: .venv/.dev ## every argument of every public callable given every odd value, and random pairs (three minutes)
 	$(PYTEST) -m hostile
 
 clean: ## remove what the targets made
