@@ -102,12 +102,8 @@ def compare_models(
         raise SpecificationError(f"{by!r} draws nothing: {', '.join(options)}", ", ".join(options), "leave it out")
     if by in ("aic", "bic"):
         return _by_criterion(models, by, jacobians)
-    posteriors = {
-        name: source
-        if isinstance(source, Posterior)
-        else _posterior(source, draws or 1000, chains or 4, 0 if seed is None else seed, method or "auto")
-        for name, source in models.items()
-    }
+    drawn = {"draws": 1000, "chains": 4, "seed": 0, "method": "auto"} | {name: sampling[name] for name in options}
+    posteriors = {name: source if isinstance(source, Posterior) else _posterior(source, **drawn) for name, source in models.items()}
     if by == "evidence":
         return _by_evidence(posteriors, jacobians)
     return _by_prediction(posteriors, by, group, 0 if seed is None else seed, jacobians)

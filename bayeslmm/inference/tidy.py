@@ -152,7 +152,7 @@ def normal_columns(names: Sequence[str], estimate: Any, std_error: Any) -> dict[
 
 def fixed_columns(fit: Estimates, df: DfMethod, vcov: VcovMethod | None, information: Information) -> dict[str, Any]:
     """t tests of the coefficients: a list `term` and arrays `estimate, std_error, df, statistic, p_value`."""
-    if spell(df) == "asymptotic" and vcov in (None, "asymptotic"):
+    if spell(df) == "asymptotic" and (vcov is None or spell(vcov) == "asymptotic"):
         return normal_columns(fit.design.coef_names, fit.fixef.to_numpy(), np.sqrt(np.diagonal(fit.vcov.to_numpy())))
     return coefficient_columns(fit, df, vcov, information)
 

@@ -11,7 +11,7 @@ import pytest
 import bayeslmm as blm
 from bayeslmm.errors import DataError, FormulaError, RankError, SizeError, SpecificationError
 from tests.inputs.every_argument import frame
-from tests.inputs.frames import fit, refused, visits
+from tests.inputs.frames import fit, model, refused, visits
 
 ROWS = len(visits())
 
@@ -74,7 +74,7 @@ def test_a_factor_of_too_many_levels_is_named(formula: str) -> None:
 
 def test_models_that_come_one_by_one_are_ranked_as_a_list_is() -> None:
     fits = [blm.LMM(formula, frame()).fit("ML") for formula in ("y ~ x + (1 | g)", "y ~ (1 | g)")]
-    for given in ((model for model in fits), dict(enumerate(fits)).values(), iter(fits), tuple(fits)):
+    for given in ((one for one in fits), dict(enumerate(fits)).values(), iter(fits), tuple(fits)):
         pd.testing.assert_frame_equal(blm.compare_models(given), blm.compare_models(fits))
 
 
@@ -116,3 +116,28 @@ def test_a_class_variable_of_pandas_text_has_missing_values() -> None:
 
 def test_groups_are_no_response() -> None:
     refused(lambda: fit().refit(visits().groupby("g")), SpecificationError, "y is")
+
+
+@pytest.mark.parametrize("given", [{"draws": 0}, {"chains": 0}, {"draws": np.ones(2)}, {"method": ""}, {"method": pd.NA}], ids=str)
+def test_what_is_drawn_for_a_comparison_of_models_is_checked(given: dict[str, Any]) -> None:
+    """0 draws are not the usual number of them."""
+    models = {"a": model(), "b": model()}
+    refused(lambda: blm.compare_models(models, by="loo", **given), SpecificationError, next(iter(given)))
+
+
+@pytest.mark.parametrize(
+    "given", [{"sampler_options": 3}, {"sampler_options": []}, {"sampler": ""}, {"sampler": np.ones(2)}, {"tune": -1}], ids=str
+)
+def test_options_of_the_hierarchical_sampler_are_checked(given: dict[str, Any]) -> None:
+    refused(lambda: model().sample(method="hierarchical", **given), SpecificationError, next(iter(given)))
+
+
+@pytest.mark.parametrize("adjust", ["mvt", "dunnett", "tukey", "holm"])
+def test_a_single_mean_has_its_letter(adjust: str) -> None:
+    letters = fit("y ~ arm + (1 | g)").emmeans("arm").letters(by="arm", adjust=adjust)
+    assert letters["letters"].tolist() == ["a", "a"]
+
+
+def test_a_covariance_is_a_word_whatever_the_degrees_of_freedom() -> None:
+    for vcov in (np.ones(2), pd.DataFrame({"p": [1.0]}), pd.NA):
+        refused(lambda vcov=vcov: fit().tidy(vcov=vcov, df="asymptotic"), SpecificationError, "vcov")

@@ -15,7 +15,7 @@ import numpy as np
 
 from bayeslmm._arrays import Array, seed_sequence
 from bayeslmm._types import SamplingMethod
-from bayeslmm._validation import require_count, require_one_of
+from bayeslmm._validation import require_count, require_mapping, require_one_of
 from bayeslmm.bayes.log_posterior.density import Density, density, require_room_for_draws
 from bayeslmm.bayes.log_posterior.priors import require_proper_posterior
 from bayeslmm.bayes.posterior.data import PosteriorDraws
@@ -126,9 +126,9 @@ def _sample(
             draws,
             chains,
             seed,
-            sampler=sampler or "auto",
-            tune=HIERARCHICAL_WARM_UP if tune is None else tune,
-            options=sampler_options or {},
+            sampler="auto" if sampler is None else sampler,
+            tune=HIERARCHICAL_WARM_UP if tune is None else require_count(tune, "tune"),
+            options=require_mapping(sampler_options, "sampler_options", "{'target_accept': 0.95}"),
         )
     named = [name for name, value in {"sampler": sampler, "tune": tune, "sampler_options": sampler_options}.items() if value is not None]
     if named:

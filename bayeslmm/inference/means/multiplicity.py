@@ -486,7 +486,7 @@ def family_tests(
             f"adjust={adjust!r}",
             'use adjust="sidak" or "holm"',
         )
-    block = count if adjust in NEEDS_CORRELATION else max(1, TESTED_AT_ONCE // max(L.shape[1], 1))
+    block = max(1, count) if adjust in NEEDS_CORRELATION else max(1, TESTED_AT_ONCE // max(L.shape[1], 1))
     R = None
     for place, own, t in _pieces(effects, made, L, shift, block, correlated=adjust in NEEDS_CORRELATION):
         out["estimate"][place], out["std_error"][place], out["df"][place] = t.estimate + own, t.std_error, t.df
