@@ -102,7 +102,7 @@ def compare_models(
         raise SpecificationError(f"{by!r} draws nothing: {', '.join(options)}", ", ".join(options), "leave it out")
     if by in ("aic", "bic"):
         return _by_criterion(models, by, jacobians)
-    drawn = {"draws": 1000, "chains": 4, "seed": 0, "method": "auto"} | {name: sampling[name] for name in options}
+    drawn: dict[str, Any] = {"draws": 1000, "chains": 4, "seed": 0, "method": "auto"} | {name: sampling[name] for name in options}
     posteriors = {name: source if isinstance(source, Posterior) else _posterior(source, **drawn) for name, source in models.items()}
     if by == "evidence":
         return _by_evidence(posteriors, jacobians)

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 import bayeslmm as blm
+from bayeslmm.bayes.sampling.hierarchical import seed_of_samplers
 from bayeslmm.errors import DataError, FormulaError, RankError, SizeError, SpecificationError
 from tests.inputs.every_argument import frame
 from tests.inputs.frames import fit, model, refused, visits
@@ -141,3 +142,19 @@ def test_a_single_mean_has_its_letter(adjust: str) -> None:
 def test_a_covariance_is_a_word_whatever_the_degrees_of_freedom() -> None:
     for vcov in (np.ones(2), pd.DataFrame({"p": [1.0]}), pd.NA):
         refused(lambda vcov=vcov: fit().tidy(vcov=vcov, df="asymptotic"), SpecificationError, "vcov")
+
+
+def test_every_seed_is_one_number_for_samplers_of_others() -> None:
+    seeds = [0, 7, 2**64 - 1, 10**40, [1, 2], [2, 1], np.array([3]), np.int64(5)]
+    numbers = [seed_of_samplers(seed) for seed in seeds]
+    assert numbers == [seed_of_samplers(seed) for seed in seeds]
+    assert numbers[:3] == seeds[:3]
+    assert len(set(numbers)) == len(seeds)
+    assert all(type(number) is int and number < 2**64 for number in numbers)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [10**40, [1, 2]], ids=str)
+def test_the_hierarchical_sampler_takes_every_seed(seed: Any) -> None:
+    first, second = (model().sample(draws=5, chains=1, tune=5, seed=seed, method="hierarchical") for _ in range(2))
+    np.testing.assert_array_equal(first.draws.alpha, second.draws.alpha)

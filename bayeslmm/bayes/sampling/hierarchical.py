@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from bayeslmm._arrays import Array, Codes, seed_sequence
+from bayeslmm._arrays import Array, Codes, seed_sequence, unspent
 from bayeslmm._types import Sampler
 from bayeslmm._validation import require_one_of
 from bayeslmm.bayes.log_posterior.density import Density, density
@@ -42,14 +42,14 @@ def sample_hierarchical(
     >>> post = model.sample(draws=200, seed=1, method="hierarchical")
     """
     require_one_of(sampler, get_args(Sampler), "sampler")
-    seed_sequence(seed)  # what is no seed is refused before a graph is compiled
+    number = seed_of_samplers(seed)  # what is no seed is refused before a graph is compiled
     begin = time.perf_counter()
     target = density(model.problem, model.spec.priors)
     require_proper_posterior(model.problem, target.priors)
     with optional_packages():
         from bayeslmm.bayes.pymc_model.model import to_pymc
     graph = to_pymc(model, "hierarchical")
-    name, tree = draw_graph(graph, sampler, draws, chains, tune, seed, options)
+    name, tree = draw_graph(graph, sampler, draws, chains, tune, number, options)
     kept, n = drawn_before_the_end(tree["posterior"])
     c = len(kept)
     if c * n == 0:  # only Ctrl-C ends a sampler before its first draw
@@ -81,6 +81,14 @@ def sample_hierarchical(
         interrupted=interrupted,
         statistics=statistics,
     )
+
+
+def seed_of_samplers(seed: Any) -> int | None:
+    """A seed as samplers of others take it, one whole number of 64 bits or None; what is larger, or several, is made one."""
+    sequence = seed_sequence(seed)
+    if seed is None or (isinstance(seed, int | np.integer) and seed < 2**64):
+        return None if seed is None else int(seed)
+    return int(unspent(sequence).generate_state(1, np.uint64)[0])
 
 
 def draw_graph(
