@@ -42,6 +42,7 @@ from bayeslmm.likelihood.level_optima import LevelOptima, level_optima, points_o
 from bayeslmm.likelihood.prediction import row_variances
 from bayeslmm.likelihood.problem import Problem, build_problem
 from bayeslmm.likelihood.structured.kernel import BlockDiagonalState, StructuredBlockFactor
+from bayeslmm.likelihood.structured.low_rank import LowRankState
 from bayeslmm.likelihood.structured.residual_covariance import unit_sds
 from bayeslmm.likelihood.threads import one_thread
 from bayeslmm.results.estimates import Estimates
@@ -80,7 +81,10 @@ def _structured_leverage(fit: Estimates) -> Array:
     assert isinstance(state, BlockDiagonalState)
     C, p = state.solution.information_inverse[0], fit.problem.criterion.p
     out = np.empty(fit.nobs)
-
+    if isinstance(state, LowRankState):  # R is 1
+        for rows, own, ViU in row_inverses(state):
+            out[rows] = 1.0 - own + ((ViU[..., :p] @ C) * ViU[..., :p]).sum(-1)
+        return out
     for part in state.row_states:
         out[part.batch.rows] = _block_leverage(part, C, p)
     return out
@@ -95,14 +99,22 @@ def _structured_distances(fit: Estimates) -> Array:
     assert isinstance(state, BlockDiagonalState)
     C, p = state.solution.information_inverse[0], fit.problem.criterion.p
     out = np.empty(fit.nobs)
-    for part in state.row_states:
-        ViX = part.inverse @ part.U[..., :p]
-        Py = np.einsum("bkl,bl->bk", part.inverse, part.U @ state.v)  # V^-1 (y - X alpha)
+    for rows, own, ViU in row_inverses(state):
+        ViX, Py = ViU[..., :p], ViU @ state.v  # V^-1 (y - X alpha)
         explained = ((ViX @ C) * ViX).sum(-1)
-        P = np.diagonal(part.inverse, axis1=1, axis2=2) - explained
-        apart = DETERMINED * np.diagonal(part.inverse, axis1=1, axis2=2) < P
-        out[part.batch.rows] = np.where(apart, (Py / np.where(apart, P, 1.0)) ** 2 * explained / (p * fit.point.sigma2), np.nan)
+        P = own - explained
+        apart = DETERMINED * own < P
+        out[rows] = np.where(apart, (Py / np.where(apart, P, 1.0)) ** 2 * explained / (p * fit.point.sigma2), np.nan)
     return out
+
+
+def row_inverses(state: BlockDiagonalState) -> Iterator[tuple[Codes, Array, Array]]:
+    """Rows (B, k) of every batch, the diagonal of V^-1 and V^-1 [X y] (B, k, r)."""
+    if isinstance(state, LowRankState):
+        yield from ((block.batch.rows, *block.row_inverses()) for block in state.blocks)
+        return
+    for part in state.row_states:
+        yield part.batch.rows, np.diagonal(part.inverse, axis1=1, axis2=2), part.inverse @ part.U
 
 
 def _block_leverage(part: StructuredBlockFactor, C: Array, p: int) -> Array:

@@ -9,6 +9,9 @@ import pandas as pd
 import pytest
 
 import bayeslmm as blm
+from bayeslmm.inference.fixed_effects.kenward_roger import v_derivatives
+from bayeslmm.inference.fixed_effects.sandwich import blocks_of
+from bayeslmm.inference.influence import row_inverses
 from bayeslmm.likelihood.criterion import Criterion
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.structured import low_rank, pooled
@@ -96,8 +99,10 @@ def test_levels_of_any_size_are_fitted() -> None:
     assert fit.converged
     assert fit.residual_params["power"] == pytest.approx(0.7, abs=0.02)
     assert fit.tidy(df="satterthwaite")["df"].iloc[0] == pytest.approx(2.0, abs=0.1)
+    assert fit.tidy(df="kenward-roger")["df"].iloc[0] == pytest.approx(2.0, abs=0.1)
+    assert np.isfinite(fit.tidy(vcov="CR0")["std_error"]).all()
     with pytest.raises(blm.errors.SizeError, match="20,000"):
-        fit.tidy(df="kenward-roger")
+        fit.influence("g", refit=False)
 
 
 @pytest.mark.filterwarnings("ignore::bayeslmm.errors.BayesLMMWarning")
@@ -119,6 +124,29 @@ def test_predictions_by_low_rank_are_those_of_dense_blocks(seed: int, monkeypatc
     assert largest_gap(*([subject_means(*own, Zs, codes, place)] for own in (low, dense))) < 1e-9
     assert largest_gap(*(subject_mode_covariances(*own) for own in (low, dense))) < 1e-9
     assert largest_gap(*(subject_modes(*own) for own in (low, dense))) < 1e-9
+
+
+@pytest.mark.filterwarnings("ignore::bayeslmm.errors.BayesLMMWarning")
+@pytest.mark.parametrize("seed", [*range(10), *(pytest.param(s, marks=pytest.mark.slow) for s in range(10, 100))])
+def test_pieces_of_tests_by_low_rank_are_those_of_dense_blocks(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(low_rank, "WORTH", 1e-9)
+    problem, rng = unequal(seed).problem, np.random.default_rng(seed)
+    x = np.where(np.arange(problem.size) < problem.random.size, 1.0, 0.3) * rng.normal(size=problem.size)
+    states = [own.at(x, restricted=True).state for own in (problem.criterion, dense_criterion(problem))]
+    low, dense = (v_derivatives(state, problem, x) for state in states)
+    for name in (own.name for own in fields(low)):
+        found, right = getattr(low, name), getattr(dense, name)
+        assert (found is None) == (right is None)
+        if right is not None:
+            np.testing.assert_allclose(found, right, atol=1e-10 * np.abs(right).max(), err_msg=name)
+    p = problem.criterion.p
+    for (rows, _, white), (same, _, right) in zip(*(blocks_of(state, p) for state in states), strict=True):
+        np.testing.assert_array_equal(rows, same)
+        products, wanted = (own.swapaxes(-1, -2) @ own for own in (white, right))
+        np.testing.assert_allclose(products, wanted, atol=1e-10 * np.abs(wanted).max())
+    for (_, diagonal, ViU), (_, own, right) in zip(*(row_inverses(state) for state in states), strict=True):
+        np.testing.assert_allclose(diagonal, own, atol=1e-10)
+        np.testing.assert_allclose(ViU, right, atol=1e-10 * np.abs(right).max())
 
 
 @pytest.mark.filterwarnings("ignore::bayeslmm.errors.BayesLMMWarning")

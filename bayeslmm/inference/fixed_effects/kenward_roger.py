@@ -43,6 +43,7 @@ from bayeslmm.inference.fixed_effects.degrees_of_freedom import ObservedInformat
 from bayeslmm.likelihood.identification import covariance_elements, shared_factors
 from bayeslmm.likelihood.problem import Problem
 from bayeslmm.likelihood.structured.kernel import BlockDiagonalState, PooledBlockFactor, StructuredBlockFactor
+from bayeslmm.likelihood.structured.low_rank import LowRankState
 from bayeslmm.likelihood.structured.residual_structure import GroupedStructure, SpatialStructure, VisitStructure
 from bayeslmm.likelihood.threads import one_thread
 
@@ -260,6 +261,9 @@ class _Components:
         moves[random:, random:], jacobian[:random] = psi[random:, random:], psi[:random]
         P, Q, traces = np.zeros((k, p, p)), np.zeros((k * p, k * p)), np.zeros((k, k))
         second = np.zeros((k, k, p, p)) if self.is_nonlinear() else None
+        if isinstance(self.state, LowRankState):
+            self._add_low_rank(self.state, moves, P, Q, traces, second)
+            return VDerivatives(P, Q.reshape(k, p, k, p).transpose(0, 2, 1, 3), traces, jacobian, second, moves)
         for pool in self.state.pooled:
             self._add_pooled(pool, moves, P, Q, traces, second)
         for part in self.state.rows:
@@ -301,6 +305,45 @@ class _Components:
                 for rows_of, V in zip(self._parts_of_sets(residual), d2R[:, :, b], strict=True):
                     own = (W @ V @ W).reshape(len(V), -1) @ XX[b]
                     second[rows_of, rows_of] += own.reshape(rows_of.stop - rows_of.start, -1, p, p)
+
+    def _add_low_rank(self, state: LowRankState, moves: Array, P: Array, Q: Array, traces: Array, second: Array | None) -> None:
+        """Independent errors beside random effects: dV is diagonal, or of the rank of the effects of a block."""
+        kernel = state.kernel
+        components = [term.covariance.component_derivatives(term.covariance.components(self.x[term.part])) for term in kernel.random.terms]
+        dSigmas, diagonals = [found[1] for found in components], [self._diagonals(part.batch.rows) for part in state.blocks]
+        traces += moves.T @ state.information(dSigmas, diagonals)[0] @ moves
+        for part in state.component_products(dSigmas, diagonals):
+            p = P.shape[-1]
+            P += np.tensordot(moves.T, np.einsum("bkx,ibkz->ixz", part.scores, part.moved, optimize=True), 1)
+            half = np.tensordot(moves.T, part.whitened, 1).transpose(1, 2, 0, 3).reshape(-1, len(P) * p)
+            Q += half.T @ half
+            if second is None:
+                continue
+            for term, (_, _, d2), A in zip(kernel.random.terms, components, part.by_level, strict=True):
+                if not term.covariance.component_linear:
+                    second[term.part, term.part] += np.einsum("blax,ijac,blcz->ijxz", A, d2, A, optimize=True)
+            if kernel.variance.size and self._strata() is None:
+                self._add_diagonal_second(second, part.rows, part.scores)
+
+    def _diagonals(self, rows: Codes) -> Array:
+        """dV0/dpsi of the components of independent errors, in scaled rows (B, k): (components, B, k)."""
+        strata = self._strata()
+        if strata is not None:
+            own = strata[rows] == np.arange(self.state.kernel.variance.size + 1)[:, None, None]
+            return np.asarray(own / self._stratum_variances()[:, None, None])
+        return np.concatenate([np.ones((1, *rows.shape)), 2.0 * self.centred_slopes[:, rows]])
+
+    def _add_diagonal_second(self, second: Array, rows: Codes, S: Array) -> None:
+        """`_add_variance_second` of independent errors."""
+        slope, begin = 2.0 * self.centred_slopes[:, rows], len(second) - self.state.kernel.variance.size
+        for a in range(len(slope)):
+            weights = slope[a] * slope
+            if self.centred_bends is not None:
+                weights = weights + 2.0 * self.centred_bends[a][:, rows]
+            second[begin + a, begin:] += np.einsum("bkx,jbk,bkz->jxz", S, weights, S, optimize=True)
+            cross = np.einsum("bkx,bk,bkz->xz", S, slope[a], S, optimize=True)
+            second[begin + a, begin - 1] += cross
+            second[begin - 1, begin + a] += cross
 
     def _parts_of_sets(self, residual: GroupedStructure) -> list[slice]:
         """Where the components of each parameter set of R stand in psi."""

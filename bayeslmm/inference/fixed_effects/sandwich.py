@@ -13,6 +13,7 @@ Pustejovsky and Tipton (2018), Journal of Business & Economic Statistics 36, 672
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +28,7 @@ from bayeslmm.inference.fixed_effects.degrees_of_freedom import fai_cornelius, g
 from bayeslmm.likelihood.prediction import population_means
 from bayeslmm.likelihood.structured.blocks import order_rows
 from bayeslmm.likelihood.structured.kernel import BlockDiagonalState
+from bayeslmm.likelihood.structured.low_rank import LowRankState
 from bayeslmm.likelihood.structured.residual_covariance import error_covariances
 from bayeslmm.likelihood.threads import one_thread
 
@@ -177,11 +179,11 @@ def _from_blocks(fit: Fitted, factor: GroupingFactor) -> ClusterProducts:
     assert isinstance(state, BlockDiagonalState)
     p, unit = fit.problem.criterion.p, fit.point.sigma2 * scale**2
     s, levels, found = np.zeros((factor.size, p)), [], []
-    for part, e in zip(state.row_states, state.residual_scores, strict=True):
-        level, X = factor.codes[part.batch.rows[:, 0]], part.U[..., :p]
+    for (rows, X, white), e in zip(blocks_of(state, p), state.residual_scores, strict=True):
+        level = factor.codes[rows[:, 0]]
         np.add.at(s, level, (e[:, None] @ X)[:, 0] * scale / unit)
         levels.append(level)
-        found.append(np.linalg.cholesky(part.inverse / unit).swapaxes(-1, -2) @ X if part.root is None else part.root @ X / np.sqrt(unit))
+        found.append(white / np.sqrt(unit))
     most = max(part.shape[1] for part in found)
     alone = np.bincount(np.concatenate(levels), minlength=factor.size).max() == 1
     if alone and most < p:
@@ -193,6 +195,17 @@ def _from_blocks(fit: Fitted, factor: GroupingFactor) -> ClusterProducts:
     for level, rows in zip(levels, found, strict=True):
         np.add.at(G, level, rows.swapaxes(-1, -2) @ rows)
     return ClusterProducts(s, G=G)
+
+
+def blocks_of(state: BlockDiagonalState, p: int) -> Iterator[tuple[Codes, Array, Array]]:
+    """Rows (B, k) of every batch, X of them (B, k, p), and rows whose products are X' V0^-1 X."""
+    if isinstance(state, LowRankState):
+        for part, white in state.whitened_columns():
+            yield part.batch.rows, part.U[..., :p], white[..., :p]
+        return
+    for block in state.row_states:
+        X = block.U[..., :p]
+        yield block.batch.rows, X, np.linalg.cholesky(block.inverse).swapaxes(-1, -2) @ X if block.root is None else block.root @ X
 
 
 def _from_sums(fit: Fitted, factor: GroupingFactor) -> ClusterProducts | None:

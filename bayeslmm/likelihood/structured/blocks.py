@@ -83,7 +83,7 @@ def require_dense(batches: Sequence[RowBatch]) -> None:
     most = max((batch.rows.shape[1] for batch in batches), default=0)
     if most > TUNING.structured_rows:
         what = f"this needs the covariance matrix of all rows that random effects tie together: {most:,}"
-        remedy = f"df='satterthwaite' does without it; or fit a sample with at most {TUNING.structured_rows:,} rows of each level"
+        remedy = f"tests, predictions and refits do without it; or fit a sample with at most {TUNING.structured_rows:,} rows of each level"
         raise SizeError(what, "variance= beside random effects", remedy)
 
 

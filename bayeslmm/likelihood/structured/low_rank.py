@@ -11,7 +11,7 @@ other. What asks for V0^-1 itself finds it in dense blocks, as those of other er
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -85,6 +85,17 @@ class LowRankBlocks:
         return np.concatenate([A - self.W @ B, -B], axis=1)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class ComponentProducts:
+    """Of rows (B, k): V0^-1 X (B, k, p), dV_i V0^-1 X and this whitened (size, B, ., p); by term F' V0^-1 X (B, levels, q, p)."""
+
+    rows: Codes
+    scores: Array
+    moved: Array
+    whitened: Array
+    by_level: list[Array]
+
+
 class LowRankState(BlockDiagonalState):
     """One evaluation at one x; dense blocks are made where something asks for them."""
 
@@ -120,6 +131,10 @@ class LowRankState(BlockDiagonalState):
             pieces = np.split(white, np.cumsum([part.U.shape[-1], *(own.shape[-1] for own in flat)])[:-1], axis=-1)
             found.append((pieces[0], pieces[1:]))
         return found
+
+    def whitened_columns(self) -> list[tuple[LowRankBlocks, Array]]:
+        """Batches and their [X y], whitened (B, k + m, r)."""
+        return [(part, white) for part, (white, _) in zip(self.blocks, self._whitened, strict=True)]
 
     @cached_property
     def residual_scores(self) -> list[Array]:
@@ -170,36 +185,57 @@ class LowRankState(BlockDiagonalState):
         return [a - b / sigma2 for a, b in zip(logdets, squares, strict=True)]
 
     def expected_information(self) -> tuple[Array, Array]:
-        kernel, random = self.kernel, self.kernel.random
-        total, trace = np.zeros((kernel.size, kernel.size)), np.zeros(kernel.size)
-        moves = [term.covariance.matrix_derivative(self.x[term.part]) for term in random.terms]
+        moves = [term.covariance.matrix_derivative(self.x[term.part]) for term in self.kernel.random.terms]
+        return self.information(moves, [2.0 * self.slopes[:, part.batch.rows] for part in self.blocks])
+
+    def information(self, moves: Sequence[Array], diagonals: Sequence[Array]) -> tuple[Array, Array]:
+        """tr(V0^-1 dV_i V0^-1 dV_j) and tr(V0^-1 dV_i).
+
+        moves : dSigma of every term, (size, q, q); diagonals : of every batch what else moves the variances of its rows, (others, B, k)
+        """
+        random, others = self.kernel.random, len(diagonals[0])
+        size = random.size + others
+        total, trace, errors = np.zeros((size, size)), np.zeros(size), slice(random.size, size)
         where = [(f, i, own) for f, factor in enumerate(random.factors) for i, own in zip(factor.terms, factor.slices, strict=True)]
-        variance = kernel.variance_part
-        for part, (_, Fs) in zip(self.blocks, self._whitened, strict=True):
+        for part, (_, Fs), diagonal in zip(self.blocks, self._whitened, diagonals, strict=True):
             k, shaped = part.U.shape[1], [F.reshape(*F.shape[:2], -1, random.factors[f].q) for f, F in enumerate(Fs)]
-            slope = self.slopes[:, part.batch.rows]
-            for f, i, own in where:
+            for number, (f, i, own) in enumerate(where):
                 mine, dSigma, F = random.terms[i].part, moves[i], shaped[f][..., own]
                 trace[mine] += np.einsum("bkla,bklc,iac->i", F, F, dSigma, optimize=True)
                 scores = np.einsum("bkla,bklc,iac->bki", F[:, :k], F[:, :k], dSigma, optimize=True)
-                total[mine, variance] += 2.0 * np.einsum("bki,jbk->ij", scores, slope)
-                for g, j, other in where[: where.index((f, i, own)) + 1]:
+                total[mine, errors] += np.einsum("bki,jbk->ij", scores, diagonal)
+                for g, j, other in where[: number + 1]:
                     G = shaped[g][..., other]
                     C = F.reshape(*F.shape[:2], -1).swapaxes(-1, -2) @ G.reshape(*G.shape[:2], -1)
                     flat = C.reshape(len(C), *F.shape[2:], *G.shape[2:]).swapaxes(2, 3).reshape(-1, F.shape[-1] * G.shape[-1])
                     products = (flat.T @ flat).reshape((F.shape[-1], G.shape[-1]) * 2)  # sum over pairs of levels of C_ac C_bd
                     total[mine, random.terms[j].part] += np.einsum("acbd,iab,jcd->ij", products, dSigma, moves[j], optimize=True)
-            if kernel.variance.size:
+            if others:
                 h = 1.0 - (part.H**2).sum(-1)
-                trace[variance] += 2.0 * np.einsum("jbk,bk->j", slope, h)
-                inner = np.einsum("bkm,jbk,bkn->jbmn", part.H, slope, part.H, optimize=True).reshape(len(slope), -1)
-                own_rows = np.einsum("ibk,jbk,bk->ij", slope, slope, 2.0 * h - 1.0, optimize=True)
-                total[variance, variance] += 4.0 * (own_rows + inner @ inner.T)
-        # one order of every two different terms was added, and of a term and the variance function
+                trace[errors] += np.einsum("jbk,bk->j", diagonal, h)
+                inner = np.einsum("bkm,jbk,bkn->jbmn", part.H, diagonal, part.H, optimize=True).reshape(others, -1)
+                own_rows = np.einsum("ibk,jbk,bk->ij", diagonal, diagonal, 2.0 * h - 1.0, optimize=True)
+                total[errors, errors] += own_rows + inner @ inner.T
+        # one order of every two different terms was added, and of a term and the errors
         whole = total + total.T
-        for same in (*(term.part for term in random.terms), variance):
+        for same in (*(term.part for term in random.terms), errors):
             whole[same, same] = total[same, same]
         return whole, trace
+
+    def component_products(self, moves: Sequence[Array], diagonals: Sequence[Array]) -> Iterator[ComponentProducts]:
+        """What Kenward-Roger asks of every batch; moves, diagonals : as `information` takes them."""
+        random, p = self.kernel.random, self.kernel.data.r - 1
+        for part, (U, _), diagonal in zip(self.blocks, self._whitened, diagonals, strict=True):
+            N = U[:, : part.U.shape[1], :p]
+            reached = [np.einsum("bkla,bkx->blax", F, N, optimize=True) for F in part.F]
+            Y = np.zeros((random.size + len(diagonal), *N.shape))
+            met: list[Array] = [np.zeros(0)] * len(random.terms)
+            for factor, F, A in zip(random.factors, part.F, reached, strict=True):
+                for i, own in zip(factor.terms, factor.slices, strict=True):
+                    met[i] = A[:, :, own]
+                    Y[random.terms[i].part] = np.einsum("bkla,iac,blcx->ibkx", F[..., own], moves[i], met[i], optimize=True)
+            Y[random.size :] = diagonal[..., None] * N
+            yield ComponentProducts(part.batch.rows, N, Y, np.stack([part.whiten(own) for own in Y]), met)
 
     def scores(self) -> list[Array]:
         found = [np.zeros((t.Z.shape[1], t.K)) for t in self.kernel.data.terms]
