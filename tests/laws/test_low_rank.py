@@ -10,7 +10,7 @@ import pytest
 
 import bayeslmm as blm
 from bayeslmm.inference.fixed_effects.kenward_roger import v_derivatives
-from bayeslmm.inference.fixed_effects.sandwich import blocks_of
+from bayeslmm.inference.fixed_effects.sandwich import whitened_blocks
 from bayeslmm.inference.influence import row_inverses
 from bayeslmm.likelihood.criterion import Criterion
 from bayeslmm.likelihood.problem import Problem
@@ -140,7 +140,7 @@ def test_pieces_of_tests_by_low_rank_are_those_of_dense_blocks(seed: int, monkey
         if right is not None:
             np.testing.assert_allclose(found, right, atol=1e-10 * np.abs(right).max(), err_msg=name)
     p = problem.criterion.p
-    for (rows, _, white), (same, _, right) in zip(*(blocks_of(state, p) for state in states), strict=True):
+    for (rows, _, white), (same, _, right) in zip(*(whitened_blocks(state, p) for state in states), strict=True):
         np.testing.assert_array_equal(rows, same)
         products, wanted = (own.swapaxes(-1, -2) @ own for own in (white, right))
         np.testing.assert_allclose(products, wanted, atol=1e-10 * np.abs(wanted).max())

@@ -179,7 +179,7 @@ def _from_blocks(fit: Fitted, factor: GroupingFactor) -> ClusterProducts:
     assert isinstance(state, BlockDiagonalState)
     p, unit = fit.problem.criterion.p, fit.point.sigma2 * scale**2
     s, levels, found = np.zeros((factor.size, p)), [], []
-    for (rows, X, white), e in zip(blocks_of(state, p), state.residual_scores, strict=True):
+    for (rows, X, white), e in zip(whitened_blocks(state, p), state.residual_scores, strict=True):
         level = factor.codes[rows[:, 0]]
         np.add.at(s, level, (e[:, None] @ X)[:, 0] * scale / unit)
         levels.append(level)
@@ -197,7 +197,7 @@ def _from_blocks(fit: Fitted, factor: GroupingFactor) -> ClusterProducts:
     return ClusterProducts(s, G=G)
 
 
-def blocks_of(state: BlockDiagonalState, p: int) -> Iterator[tuple[Codes, Array, Array]]:
+def whitened_blocks(state: BlockDiagonalState, p: int) -> Iterator[tuple[Codes, Array, Array]]:
     """Rows (B, k) of every batch, X of them (B, k, p), and rows whose products are X' V0^-1 X."""
     if isinstance(state, LowRankState):
         for part, white in state.whitened_columns():

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import scipy.sparse as sp
@@ -316,6 +317,9 @@ class LowRankState(BlockDiagonalState):
         return *np.divmod(keys, n), effects
 
 
+_COLUMNS: WeakKeyDictionary[LowRankKernel, dict[int, tuple[Array, list[Array]]]] = WeakKeyDictionary()
+
+
 def _reduce(W: Array, U: Array) -> tuple[Array, Array, Array]:
     """log |I + W W'| (...), R11 (..., m, m) and what is left of U, (..., r, r), for W (..., k, m) and U (..., k, r)."""
     k, m, r = *W.shape[-2:], U.shape[-1]
@@ -326,7 +330,7 @@ def _reduce(W: Array, U: Array) -> tuple[Array, Array, Array]:
     return 2.0 * np.log(np.abs(np.diagonal(R11, axis1=-2, axis2=-1))).sum(-1), R11, R[..., m:, m:]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class LowRankKernel(BlockDiagonalKernel):
     """Independent errors whose sds are a function of parameters, beside random effects."""
 
@@ -371,13 +375,16 @@ class LowRankKernel(BlockDiagonalKernel):
         return solve_Xy(logdet, Xy)
 
     def _columns(self, batch: RowBatch) -> tuple[Array, list[Array]]:
-        """[X y] (B, k, r) and the columns of the levels of every factor (B, k, levels, q), not divided by anything yet."""
-        rows, terms = batch.rows, self.data.terms
-        F = []
-        for factor in self.random.factors:
-            Z = np.concatenate([terms[i].Z[rows] for i in factor.terms], axis=-1)
-            F.append(level_columns(terms[factor.terms[0]], rows, Z).reshape(*rows.shape, -1, factor.q))
-        return self.data.Xy[rows], F
+        """[X y] (B, k, r) and the columns of the levels of every factor (B, k, levels, q), not divided by anything yet; made once."""
+        known = _COLUMNS.setdefault(self, {})
+        found = known.get(id(batch))
+        if found is None:
+            rows, terms, F = batch.rows, self.data.terms, []
+            for factor in self.random.factors:
+                Z = np.concatenate([terms[i].Z[rows] for i in factor.terms], axis=-1)
+                F.append(level_columns(terms[factor.terms[0]], rows, Z).reshape(*rows.shape, -1, factor.q))
+            found = known[id(batch)] = self.data.Xy[rows], F
+        return found
 
     def columns_of(self, batch: RowBatch) -> int:
         """Random effects of a block of a batch: its levels, the most that a block has, times their effects."""

@@ -242,6 +242,13 @@ class PooledSubjectsKernel:
     def cells(self) -> int:
         """Array elements that one x asks for."""
         data = self.kernel.data
+        if self.low_rank is not None:
+            return sum(int(batch.rows.size) * (2 * data.r + 3 * self.low_rank.columns_of(batch)) for batch in data.rows)
+        return self._dense_cells
+
+    @property
+    def _dense_cells(self) -> int:
+        data = self.kernel.data
         shapes = [own.block.shape for own in self.kinds] + [group.block.shape for group in data.pooled]
         return sum(4 * B * k * (k + data.r) for B, k in shapes)
 
@@ -255,7 +262,7 @@ class PooledSubjectsKernel:
     @property
     def low_rank(self) -> LowRankKernel | None:
         """The kernel whose low rank costs less at each x than all dense blocks at many."""
-        return self.kernel if isinstance(self.kernel, LowRankKernel) and self.cells > LOW_RANK_CELLS else None
+        return self.kernel if isinstance(self.kernel, LowRankKernel) and self._dense_cells > LOW_RANK_CELLS else None
 
     def solve(self, x: Array) -> Solution:
         """The profile in alpha at x (t, size)."""
