@@ -225,11 +225,22 @@ def is_crowded(problem: Problem) -> bool:
     kernel, n = problem.structured, problem.criterion.n
     if kernel is None:
         return n < CROWDED * problem.random.size
-    structure, alone = kernel.structure, not (problem.random.size or kernel.variance.size)
-    if alone and isinstance(structure, GroupedStructure) and structure.covariance.name == "us":
+    if _is_unstructured_alone(problem, kernel):
         return False
-    work = sum(float(batch.rows.shape[0]) * batch.rows.shape[1] ** 3 for batch in kernel.data.rows)
-    return n < (BARE if alone else CROWDED) * problem.size and work <= BLOCK_WORK
+    alone = not (problem.random.size or kernel.variance.size)
+    return n < (BARE if alone else CROWDED) * problem.size and _block_work(kernel) <= BLOCK_WORK
+
+
+def _is_unstructured_alone(problem: Problem, kernel: BlockDiagonalKernel) -> bool:
+    """Whether unstructured errors stand beside neither random effects nor a variance function."""
+    structure = kernel.structure
+    unstructured = isinstance(structure, GroupedStructure) and structure.covariance.name == "us"
+    return unstructured and not (problem.random.size or kernel.variance.size)
+
+
+def _block_work(kernel: BlockDiagonalKernel) -> float:
+    """What an evaluation costs: the sum of the cubes of the sizes of blocks of rows."""
+    return sum(float(batch.rows.shape[0]) * batch.rows.shape[1] ** 3 for batch in kernel.data.rows)
 
 
 def _is_bare(problem: Problem) -> bool:
@@ -257,8 +268,8 @@ there a few values cost what the whole search does."""
 class ScaledLine:
     """Points (t, size) on a line along the sd of some columns of a term's effects.
 
-    columns : none of errors, of which the line is along the sd of what the visits of a subject share
-    sizes : (t,) their sds; own : that of the point which the line goes through
+    columns : none of errors, of which the line is along the sd of what the visits of a subject share, or along one parameter
+    sizes : (t,) their sds, or the parameter; own : that of the point which the line goes through
     """
 
     term: TermParameters | None
@@ -332,9 +343,32 @@ def shared_line(problem: Problem, x: Array) -> list[ScaledLine]:
     return [ScaledLine(None, np.empty(0), float(np.sqrt(shared / (1.0 - shared))), sizes, points)]
 
 
+STEPS_OF_ERRORS = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+"""Units of its axis, to either side, at which a parameter of the errors is looked at beside the end of a search."""
+
+
+def error_lines(problem: Problem, x: Array) -> list[ScaledLine]:
+    """Lines through x along each parameter of the errors; empty where they seldom have a second minimum, or values cost much.
+
+    A range or the growth of a variance may have two minima however many the rows: a few rows of small errors tell of one, the rest of
+    another.
+    """
+    kernel = problem.structured
+    if kernel is None or _is_unstructured_alone(problem, kernel) or _block_work(kernel) > BLOCK_WORK:
+        return []
+    steps = np.array([*(-step for step in reversed(STEPS_OF_ERRORS)), *STEPS_OF_ERRORS])
+    lines = []
+    for k in range(problem.random.size, problem.size):
+        sizes = x[k] + steps * problem.axis_units[k]
+        points = np.tile(x, (len(sizes), 1))
+        points[:, k] = sizes
+        lines.append(ScaledLine(None, np.empty(0), float(x[k]), sizes, points))
+    return lines
+
+
 def valleys_aside(problem: Problem, restricted: bool, x: Array, value: float, unit: float) -> list[Array]:
     """Points of lines through the end of a search, x with its value, that lie in another valley than it does."""
-    lines = scaled_lines(problem, x, unit) + shared_line(problem, x)
+    lines = scaled_lines(problem, x, unit) + shared_line(problem, x) + error_lines(problem, x)
     if not lines:
         return []
     values = problem.criterion.values(np.concatenate([line.points for line in lines]), restricted)

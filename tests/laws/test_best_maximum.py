@@ -12,6 +12,7 @@ from scipy.optimize import minimize
 
 import bayeslmm as blm
 from bayeslmm.errors import DesignError, IdentifiabilityError
+from bayeslmm.estimate.batch_descent import is_crowded
 from bayeslmm.estimate.error_boundary import find_unbounded
 from bayeslmm.likelihood.problem import Problem
 from benchmarks.optimum import compared
@@ -87,6 +88,17 @@ def test_no_parameter_moved_far_from_the_end_of_a_fit_leads_lower(seed: int) -> 
         for far in (-6.0, -3.0, 3.0, 6.0):
             start = fit.estimate.x + far * np.eye(problem.size)[k]
             assert minimize(function, start, jac=True, method="L-BFGS-B").fun >= fit.criterion - 1e-4
+
+
+@pytest.mark.parametrize("seed", [5028, 5152])
+def test_no_parameter_of_errors_has_a_lower_valley_where_rows_are_many(seed: int) -> None:
+    """A variance that grows with x, and a range: of 300 rows each has two maxima, and most starts find the higher one."""
+    design = structured_design(seed)
+    model = blm.LMM(design.formula, design.data, **design.options)
+    assert not is_crowded(model.problem)
+    outcome = compared(seed, 8, structured_design)
+    assert not outcome.flagged
+    assert outcome.fit <= outcome.best + 1e-4
 
 
 @pytest.mark.slow
