@@ -240,7 +240,7 @@ def _is_unstructured_alone(problem: Problem, kernel: BlockDiagonalKernel) -> boo
 
 def _block_work(kernel: BlockDiagonalKernel) -> float:
     """What an evaluation costs: the sum of the cubes of the sizes of blocks of rows."""
-    return sum(float(batch.rows.shape[0]) * batch.rows.shape[1] ** 3 for batch in kernel.data.rows)
+    return float(sum(float(batch.rows.shape[0]) * batch.rows.shape[1] ** 3 for batch in kernel.data.rows))
 
 
 def _is_bare(problem: Problem) -> bool:
@@ -368,14 +368,21 @@ def error_lines(problem: Problem, x: Array) -> list[ScaledLine]:
 
 def valleys_aside(problem: Problem, restricted: bool, x: Array, value: float, unit: float) -> list[Array]:
     """Points of lines through the end of a search, x with its value, that lie in another valley than it does."""
-    lines = scaled_lines(problem, x, unit) + shared_line(problem, x) + error_lines(problem, x)
+    sizes, errors = scaled_lines(problem, x, unit) + shared_line(problem, x), error_lines(problem, x)
+    lines = sizes + errors
     if not lines:
         return []
     values = problem.criterion.values(np.concatenate([line.points for line in lines]), restricted)
-    found = []
-    for line, own in zip(lines, np.split(values, _ends_of(lines)), strict=True):
-        found += [line.points[i] for i in line.other_valleys(own, value)]
-    return found
+    found: list[Array] = []
+    aside: list[tuple[float, Array]] = []
+    for k, (line, own) in enumerate(zip(lines, np.split(values, _ends_of(lines)), strict=True)):
+        others = line.other_valleys(own, value)
+        if k < len(sizes):
+            found += [line.points[i] for i in others]
+        else:
+            aside += [(float(own[i]), line.points[i]) for i in others]
+    # a line of errors that levels off has a valley at its end that leads nowhere: the lowest of all lines are tried
+    return found + [point for _, point in sorted(aside, key=lambda valley: valley[0])[:ASIDE]]
 
 
 def _ends_of(lines: Sequence[ScaledLine]) -> list[int]:
